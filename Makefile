@@ -1,0 +1,72 @@
+# The README's commands. Everything is installed into .venv; stamp files in it remember what is done,
+# so that a second run installs nothing and a change in csrc/ or pyproject.toml only rebuilds.
+
+PYTHON ?= python3
+TORCH ?= torch>=2.10
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+PACKAGE_SOURCES := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+CPP_SOURCES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+
+.PHONY: demo test bench gpu lint types format clean
+.DELETE_ON_ERROR:
+
+demo: $(STAMPS)/package
+	$(BIN)/amfast run --classes all --batch-embeddings 64 --outdir runs
+
+test: $(STAMPS)/test
+	$(BIN)/python -m pytest --cov --cov-fail-under=90
+
+bench: $(STAMPS)/test
+	$(BIN)/python -m pytest bench -o python_files='bench_*.py' --benchmark-columns=median,iqr,rounds
+
+# On a machine with a GPU, with the torch that is installed there.
+gpu:
+	AMFAST_REQUIRE_EXT=1 $(PYTHON) setup.py -q build_ext --inplace
+	$(PYTHON) -m pytest -m gpu
+
+lint: $(STAMPS)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CPP_SOURCES)
+
+types: $(STAMPS)/dev
+	$(BIN)/mypy
+
+format: $(STAMPS)/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP_SOURCES)
+
+clean:
+	rm -rf $(VENV) build *.egg-info amfast/*.so .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
+
+$(STAMPS)/venv:
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "$(PYTHON) could not make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; \
+	  exit 1; }
+	@mkdir -p $(STAMPS)
+	@touch $@
+
+# torch comes first: the kernels are built against it, and an isolated build would fetch a second one.
+$(STAMPS)/build-tools: $(STAMPS)/venv
+	@echo "Installing $(TORCH) and the build tools: some gigabytes the first time, then never again."
+	$(PIP) install --quiet '$(TORCH)'
+	$(PIP) install --quiet 'setuptools>=77' wheel 'cmake>=3.20'
+	@touch $@
+
+# The longer list of extras includes the shorter, so a stamp counts for those before it as well.
+$(STAMPS)/package: $(STAMPS)/build-tools $(PACKAGE_SOURCES)
+	$(PIP) install --quiet --no-build-isolation -e .
+	@touch $@
+
+$(STAMPS)/test: $(STAMPS)/build-tools $(PACKAGE_SOURCES)
+	AMFAST_REQUIRE_EXT=1 $(PIP) install --quiet --no-build-isolation -e '.[test]'
+	@touch $@ $(STAMPS)/package
+
+$(STAMPS)/dev: $(STAMPS)/build-tools $(PACKAGE_SOURCES)
+	AMFAST_REQUIRE_EXT=1 $(PIP) install --quiet --no-build-isolation -e '.[test,dev]'
+	@touch $@ $(STAMPS)/test $(STAMPS)/package

@@ -1,0 +1,35 @@
+"""amfast: repair and re-purpose classes of a frozen BigGAN by optimising their embeddings.
+
+Implements Li, Mai, Alcorn and Nguyen, "A cost-effective method for improving and re-purposing
+large, pre-trained GANs by fine-tuning their class-embeddings" (ACCV 2020).
+"""
+
+from __future__ import annotations
+
+from amfast.api import Result, optimize
+from amfast.classifiers import Classifier, ClassifierSpec, load_classifier, wrap_module
+from amfast.errors import AmfastError, RunError, UsageError, WeightsError
+from amfast.generators import Generator, GeneratorSpec, load_generator
+from amfast.optimize.engine import Progress, TrialResult
+from amfast.optimize.trials import Trial
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AmfastError",
+    "Classifier",
+    "ClassifierSpec",
+    "Generator",
+    "GeneratorSpec",
+    "Progress",
+    "Result",
+    "RunError",
+    "Trial",
+    "TrialResult",
+    "UsageError",
+    "WeightsError",
+    "load_classifier",
+    "load_generator",
+    "optimize",
+    "wrap_module",
+]

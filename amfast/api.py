@@ -1,0 +1,190 @@
+"""``amfast.optimize``: the method in one call, for use inside other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from amfast.classes import select_classes
+from amfast.classifiers.protocol import Classifier, wrap_module
+from amfast.config import RunConfig, make_config
+from amfast.errors import UsageError
+from amfast.generators.protocol import Generator, device_of
+from amfast.metrics.embedding import EmbeddingScore, score_embedding
+from amfast.optimize.engine import Progress, Settings, TrialResult, optimize_batch
+from amfast.optimize.initializers import METHODS, MethodName, initial_embeddings
+from amfast.optimize.memory import images_per_pass
+from amfast.optimize.objective import TargetLogProb
+from amfast.optimize.trials import Trial, plan_trials
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Embeddings judged on fresh latents: every trial's, and the classes' own before it."""
+
+    original: dict[int, EmbeddingScore]  # by class id; absent where the generator lacks the class
+    trials: dict[Trial, EmbeddingScore]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What ``optimize`` found, trial by trial, sorted by class and trial."""
+
+    config: RunConfig
+    trials: list[TrialResult]
+    scores: Scores = field(repr=False)
+
+    @property
+    def embeddings(self) -> Tensor:
+        """The optimised embeddings ``[N, E]``, fp32, on the CPU."""
+        return torch.stack([t.embedding for t in self.trials])
+
+    @property
+    def history(self) -> Tensor:
+        """``[N, steps, 2]``: mean target log-probability and mean target probability by step."""
+        return torch.stack([t.history for t in self.trials])
+
+    @property
+    def failed(self) -> list[TrialResult]:
+        """The trials whose objective or gradient stopped being finite."""
+        return [t for t in self.trials if t.failed]
+
+    def best(self, min_target_prob: float = 0.8) -> dict[int, TrialResult]:
+        """The best trial of every class that has one which did not fail.
+
+        That is the most diverse among those whose mean target probability on fresh latents is at
+        least ``min_target_prob``, or the most probable where none reaches it.
+        """
+        chosen: dict[int, TrialResult] = {}
+        for trial in (t for t in self.trials if not t.failed):
+            rival = chosen.get(trial.trial.class_id)
+            if rival is None or self._rank(trial, min_target_prob) > self._rank(
+                rival, min_target_prob
+            ):
+                chosen[trial.trial.class_id] = trial
+        return chosen
+
+    def _rank(self, trial: TrialResult, floor: float) -> tuple[bool, float]:
+        score = self.scores.trials[trial.trial]
+        recognised = score.target_prob >= floor
+        return recognised, score.distance if recognised else score.target_prob
+
+
+def optimize(
+    generator: Generator,
+    classifier: Classifier | nn.Module,
+    *,
+    classes: str | Sequence[int | str] = "all",
+    method: MethodName = "am-l",
+    trials: int = 5,
+    steps: int = 200,
+    latents: int = 20,
+    steps_per_latents: int = 20,
+    lr: float | None = None,
+    seed: int = 0,
+    batch_embeddings: int = 64,
+    microbatch: int | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Result:
+    """Optimise class embeddings of a frozen generator against a frozen classifier.
+
+    Follows Li, Mai, Alcorn and Nguyen (ACCV 2020), section 2: Adam on the embedding alone,
+    maximising the mean log-probability of the target class over ``latents`` random latents that are
+    drawn anew every ``steps_per_latents`` steps, with a projection to the range of the pretrained
+    embeddings after every step.
+
+    ``classes`` are ids or names of the classifier's labels, or a selection such as ``"0-3,star"``.
+    A bare ``nn.Module`` classifier is wrapped for 224-pixel inputs with ImageNet's mean and std;
+    use ``amfast.wrap_module`` for others. ``batch_embeddings`` trials are optimised together, and
+    at most ``microbatch`` images are in one pass. Works on the generator's device, where the
+    classifier must be too. Raises ``UsageError`` for values out of bounds.
+    """
+    device = device_of(generator)
+    if isinstance(classifier, nn.Module):
+        classifier = wrap_module(classifier, device=device, dtype=torch.float32)
+    config = make_config(
+        generator=generator.spec.name,
+        classifier=classifier.spec.name,
+        classes=select_classes(classes, classifier.spec.labels),
+        method=method,
+        trials=trials,
+        steps=steps,
+        latents=latents,
+        steps_per_latents=steps_per_latents,
+        lr=lr,
+        seed=seed,
+        batch_embeddings=batch_embeddings,
+        microbatch=microbatch,
+        device=str(device),
+    )
+    wanted = plan_trials(config.classes, config.trials, config.seed)
+    results = list(run_trials(generator, classifier, config, wanted, on_progress))
+    return Result(config, results, score_trials(generator, classifier, config, results))
+
+
+def engine_settings(generator: Generator, config: RunConfig) -> Settings:
+    """The engine's numbers for a run on this generator's device."""
+    return Settings(
+        learning_rate=config.lr,
+        steps=config.steps,
+        latents=config.latents,
+        steps_per_latents=config.steps_per_latents,
+        images_per_pass=config.microbatch or images_per_pass(generator, config.latents),
+    )
+
+
+def own_rows(generator: Generator, classifier: Classifier) -> dict[int, int]:
+    """Class id -> the generator's own row, matched by name, for the classes that it has."""
+    rows = {label: row for row, label in enumerate(generator.spec.labels)}
+    labels = classifier.spec.labels
+    return {i: rows[label] for i, label in enumerate(labels) if label in rows}
+
+
+def run_trials(
+    generator: Generator,
+    classifier: Classifier,
+    config: RunConfig,
+    trials: Sequence[Trial],
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Iterator[TrialResult]:
+    """Optimise ``trials`` in batches of ``config.batch_embeddings``, each yielded once done."""
+    settings, objective = engine_settings(generator, config), TargetLogProb(classifier)
+    rows = own_rows(generator, classifier)
+    for first in range(0, len(trials), config.batch_embeddings):
+        batch = trials[first : first + config.batch_embeddings]
+        own = [rows.get(t.class_id) for t in batch]
+        start = initial_embeddings(METHODS[config.method], generator, own, batch)
+        yield from optimize_batch(generator, objective, batch, start, settings, on_progress)
+
+
+def score_trials(
+    generator: Generator, classifier: Classifier, config: RunConfig, results: Iterable[TrialResult]
+) -> Scores:
+    """Judge the trials that did not fail, and their classes' own embeddings, on fresh latents."""
+    objective = TargetLogProb(classifier)
+    rows = own_rows(generator, classifier)
+
+    def score(embedding: Tensor, class_id: int) -> EmbeddingScore:
+        return score_embedding(generator, objective, embedding, class_id, seed=config.seed)
+
+    table = generator.class_embeddings
+    return Scores(
+        original={i: score(table[rows[i]], i) for i in config.classes if i in rows},
+        trials={r.trial: score(r.embedding, r.trial.class_id) for r in results if not r.failed},
+    )
+
+
+def check_method(generator: Generator, classifier: Classifier, config: RunConfig) -> None:
+    """Raise ``UsageError`` before any work if the method cannot start for one of the classes."""
+    if METHODS[config.method].starts_at == "own":
+        rows = own_rows(generator, classifier)
+        lacking = [classifier.spec.labels[i] for i in config.classes if i not in rows]
+        if lacking:
+            raise UsageError(
+                f"{config.method} starts from the class's own embedding, and generator "
+                f"{generator.spec.name} has no class {', '.join(lacking)}: "
+                "use am-l, which starts from the mean of all classes"
+            )

@@ -1,0 +1,97 @@
+"""What amfast asks of a classifier, and how images are brought to its input."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from amfast.fingerprint import fingerprint
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ClassifierSpec:
+    """The facts about a classifier: its square input size, its normalisation, its class names."""
+
+    name: str
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    labels: tuple[str, ...] = field(repr=False)
+    fingerprint: str
+    resize: Literal["bilinear", "nearest"] = "bilinear"
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """A frozen classifier."""
+
+    @property
+    def spec(self) -> ClassifierSpec: ...
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Normalised inputs ``[N, 3, size, size]`` -> logits ``[N, C]``."""
+        ...
+
+
+def to_classifier_input(images: Tensor, spec: ClassifierSpec) -> Tensor:
+    """Images ``[N, 3, H, W]`` in [-1, 1] -> ``[N, 3, size, size]``, resized and normalised.
+
+    Bilinear resizing follows torch's ``align_corners=False`` without antialiasing, as the paper's
+    classifiers were fed.
+    """
+    if images.shape[-2:] != (spec.size, spec.size):
+        corners = False if spec.resize == "bilinear" else None
+        images = F.interpolate(
+            images, (spec.size, spec.size), mode=spec.resize, align_corners=corners
+        )
+    mean = images.new_tensor(spec.mean)[:, None, None]
+    std = images.new_tensor(spec.std)[:, None, None]
+    return ((images + 1) / 2 - mean) / std
+
+
+class ModuleClassifier:
+    """Any ``nn.Module`` that maps normalised images to logits, frozen, as a ``Classifier``; the module is copied."""
+
+    def __init__(
+        self, module: nn.Module, spec: ClassifierSpec, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.spec = spec
+        copied = copy.deepcopy(module).eval().requires_grad_(False).to(device, dtype)
+        self.module = copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._dtype = dtype
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        x = inputs.to(self._dtype).contiguous(memory_format=torch.channels_last)
+        logits: Tensor = self.module(x)
+        return logits
+
+
+def wrap_module(
+    module: nn.Module,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    name: str | None = None,
+    size: int = 224,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+    labels: tuple[str, ...] | None = None,
+) -> ModuleClassifier:
+    """Make a classifier of a bare module; without ``labels`` its classes are named "0", "1", ..."""
+    print_ = fingerprint(module.state_dict())
+    spec = ClassifierSpec(name or type(module).__name__, size, mean, std, labels or (), print_)
+    classifier = ModuleClassifier(module, spec, device, dtype)
+    if labels is None:
+        with torch.no_grad():
+            classes = classifier(torch.zeros(1, 3, size, size, device=device)).shape[1]
+        numbered = tuple(str(i) for i in range(classes))
+        classifier.spec = ClassifierSpec(spec.name, size, mean, std, numbered, print_)
+    return classifier

@@ -1,0 +1,37 @@
+"""The ``amfast`` command: it parses, calls the public API and prints; it holds no logic.
+
+Modules that import torch are imported inside the commands, so that ``amfast --help`` is instant.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from amfast.cli import classes, doctor, run, sample
+from amfast.cli.console import complain
+from amfast.errors import AmfastError
+
+app = typer.Typer(
+    name="amfast",
+    help="Repair and re-purpose classes of a frozen BigGAN by optimising their embeddings.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for module in (run, sample, classes, doctor):
+    module.register(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit.
+
+    0 done, 1 failed, 2 wrong usage, 3 some trials failed, 130 interrupted.
+    """
+    try:
+        app(args=arguments)
+    except AmfastError as error:
+        complain(str(error))
+        sys.exit(error.exit_code)

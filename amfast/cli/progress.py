@@ -1,0 +1,149 @@
+"""What a person sees of a run: a live bar, and a table at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from amfast.cli.console import complain, stderr, stdout
+from amfast.config import RunConfig
+from amfast.optimize.engine import Progress as Step
+from amfast.optimize.engine import TrialResult
+from amfast.runs.directory import RunDirectory
+from amfast.runs.plan import RunPlan
+from amfast.runs.session import Listener, Outcome
+
+_LINE_EVERY = 20  # steps between lines where stderr is a file
+
+
+class RunDisplay(Listener):
+    """A ``Listener`` that shows a run on stderr: a live bar on a terminal, lines in a file."""
+
+    def __init__(self, config: RunConfig, *, quiet: bool) -> None:
+        super().__init__(self._start, self._progress, self._trial, self._scoring)
+        self.run_dir: Path | None = None
+        self.finished = 0
+        self._config, self._quiet, self._wanted = config, quiet, 0
+        self._bar = Progress(
+            TextColumn("{task.fields[trials]} trials"),
+            BarColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("{task.fields[prob]}"),
+            console=stderr,
+            disable=quiet or not stderr.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None, trials="0", rate="", prob="")
+        self._done_steps = 0  # of finished batches
+        self._in_batch = 0
+
+    def __enter__(self) -> RunDisplay:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._bar.stop()
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            stderr.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _start(
+        self, directory: RunDirectory, total: int, finished: int, damaged: list[Path]
+    ) -> None:
+        self.run_dir, self.finished = directory.path, finished
+        self._wanted = total - finished
+        self._say(f"run directory: {directory.path}")
+        if finished:
+            self._say(f"{finished} of {total} trials are finished already and are kept")
+        for path in damaged:
+            complain(f"{path} is damaged and will be done again")
+        if self._config.batch_embeddings > total:
+            wanted = self._config.batch_embeddings
+            self._say(f"a batch holds {wanted} embeddings and there are {total} trials: one batch")
+        self._bar.update(
+            self._task,
+            total=self._wanted * self._config.steps,
+            trials=f"{finished}/{total}",
+        )
+
+    def _progress(self, step: Step) -> None:
+        if step.step == 1:
+            self._in_batch = 0
+        done = self._done_steps + step.step * step.trials
+        speed = self._bar.tasks[0].speed
+        self._bar.update(
+            self._task,
+            completed=done,
+            rate="" if not speed else f"{speed / step.trials:.2f} steps/s",
+            prob=f"target probability {step.target_prob:.3f}",
+        )
+        if self._bar.disable and (step.step % _LINE_EVERY == 0 or step.step == step.steps):
+            share = done / (self._wanted * step.steps)
+            self._say(
+                f"step {step.step}/{step.steps} of {step.trials} trials ({share:.0%} of the run), "
+                f"mean target probability {step.target_prob:.3f}"
+            )
+
+    def _trial(self, result: TrialResult) -> None:
+        self.finished += 1
+        self._done_steps += self._config.steps
+        total = self._config.trials * len(self._config.classes)
+        self._bar.update(self._task, trials=f"{self.finished}/{total}")
+
+    def _scoring(self) -> None:
+        self._say("scoring every trial on fresh latents")
+
+
+def show_summary(outcome: Outcome) -> None:
+    """A table per class: target probability and pairwise distance, original -> best trial."""
+    table = Table(title="class embedding as trained -> best trial, on fresh latents")
+    table.add_column("class")
+    for heading in ("target probability", "pairwise distance", "best trial", "failed"):
+        table.add_column(heading, justify="right")
+    for row in outcome.summary["classes"]:
+        scores = {t["trial"]: t["score"] for t in row["trials"]}
+        pair = row["original"], scores.get(row["best"])
+        table.add_row(
+            f"{row['class_id']} {escape(row['name'])}",
+            _arrow("target_prob", *pair),
+            _arrow("distance", *pair),
+            "-" if row["best"] is None else str(row["best"]),
+            str(sum(t["failed_at"] is not None for t in row["trials"])),
+        )
+    stdout.print(table)
+    directory = outcome.directory
+    if outcome.seconds_per_trial is not None:
+        stdout.print(f"{outcome.seconds_per_trial:.2f} seconds per trial", highlight=False)
+    for what, path in (
+        ("look at", directory.picture_path),
+        ("figures", directory.summary_path),
+        ("embeddings", directory.embeddings_path),
+    ):
+        stdout.print(f"{what}: {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _arrow(key: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
+    shown = ["-" if score is None else f"{score[key]:.3f}" for score in (before, after)]
+    return " -> ".join(shown)
+
+
+def show_plan(plan: RunPlan, config: RunConfig) -> None:
+    minutes = plan.seconds / 60
+    for line in (
+        f"{plan.trials} trials of {plan.steps_per_trial} steps in {plan.batches} batches, "
+        f"on {config.device} in {config.dtype}",
+        f"{plan.images_per_pass} images in a pass, {plan.passes_per_step} passes in a step",
+        f"about {plan.bytes_per_pass / 1e6:.0f} MB kept for the backward of a pass",
+        f"about {minutes:.1f} minutes, measured over a few steps",
+    ):
+        stdout.print(line, highlight=False)

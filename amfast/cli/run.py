@@ -1,0 +1,133 @@
+"""``amfast run``: optimise class embeddings and keep the result in a run directory."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from amfast.cli import options
+from amfast.cli.console import complain, print_json
+
+if TYPE_CHECKING:
+    from amfast.runs.session import Job
+
+SOME_FAILED, INTERRUPTED = 3, 130
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(run)
+
+
+def run(
+    classes: Annotated[
+        str,
+        typer.Option(
+            help="all, or ids, names, ranges (0-3), presets (imagenet-50) and @files, with commas."
+        ),
+    ] = "all",
+    batch_embeddings: Annotated[int, typer.Option(help="Embeddings optimised together.")] = 64,
+    microbatch: Annotated[
+        int | None, typer.Option(help="Most images in one pass; the device decides without it.")
+    ] = None,
+    generator: options.Generator = "embedded",
+    weights: options.Weights = None,
+    classifier: options.Classifier = "embedded",
+    method: Annotated[str, typer.Option(help="am-s (own embedding) or am-l (mean).")] = "am-l",
+    trials: Annotated[int, typer.Option(help="Trials for each class.")] = 5,
+    steps: Annotated[int, typer.Option(help="Adam steps of a trial.")] = 200,
+    latents: Annotated[int, typer.Option(help="Latents in a step.")] = 20,
+    steps_per_latents: Annotated[int, typer.Option(help="Steps before new latents.")] = 20,
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate; without it 0.01 for am-s, 0.1 for am-l.")
+    ] = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    outdir: Annotated[
+        Path, typer.Option(help="Folder of runs, or the run directory to resume.", metavar="DIR")
+    ] = Path("runs"),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the newest run of these options.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what the run would take.")
+    ] = False,
+    as_json: options.Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+) -> None:
+    """Optimise class embeddings; finished trials are kept, whatever happens."""
+    from amfast.device import keep_freed_memory
+    from amfast.runs.session import execute, prepare
+
+    keep_freed_memory()
+    job = prepare(
+        classes=classes,
+        generator=generator,
+        weights=None if weights is None else str(weights),
+        classifier=classifier,
+        method=method,
+        trials=trials,
+        steps=steps,
+        latents=latents,
+        steps_per_latents=steps_per_latents,
+        lr=lr,
+        seed=seed,
+        batch_embeddings=batch_embeddings,
+        microbatch=microbatch,
+        device=device,
+        dtype=dtype,
+    )
+    if dry_run:
+        return _show_plan(job, as_json=as_json)
+
+    from amfast.cli.progress import RunDisplay, show_summary
+
+    with RunDisplay(job.config, quiet=quiet) as display:
+        try:
+            outcome = execute(job, outdir, resume=resume, listener=display)
+        except KeyboardInterrupt:
+            display.close()
+            complain(_how_to_resume(display.run_dir, display.finished))
+            raise typer.Exit(INTERRUPTED) from None
+    directory = outcome.directory
+    failed = outcome.summary["failed"]
+    if as_json:
+        paths = {
+            "run_dir": directory.path,
+            "embeddings": directory.embeddings_path,
+            "summary": directory.summary_path,
+            "picture": directory.picture_path,
+        }
+        print_json({**{key: str(path) for key, path in paths.items()}, **outcome.summary})
+    elif not quiet:
+        show_summary(outcome)
+    if failed:
+        names = ", ".join(
+            f"{job.label(t.trial.class_id)} {t.trial.index} at step {t.failed_at}"
+            for t in outcome.result.failed
+        )
+        complain(f"{failed} of {outcome.summary['trials']} trials failed (not finite): {names}")
+        raise typer.Exit(SOME_FAILED)
+
+
+def _show_plan(job: Job, *, as_json: bool) -> None:
+    from amfast.cli.progress import show_plan
+    from amfast.runs.plan import plan_run
+
+    plan = plan_run(job)
+    if as_json:
+        print_json({**plan.to_json(), "device": job.config.device, "dtype": job.config.dtype})
+    else:
+        show_plan(plan, job.config)
+
+
+def _how_to_resume(run_dir: Path | None, finished: int) -> str:
+    if run_dir is None:
+        return "interrupted before the run began; nothing was written"
+    command = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    again = shlex.join(["amfast", *command, "--resume"])
+    return f"interrupted; {finished} finished trials are kept in {run_dir}; go on with: {again}"

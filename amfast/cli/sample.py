@@ -1,0 +1,42 @@
+"""``amfast sample``: draw images of classes, as trained and as optimised, on the same latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from amfast.cli import options
+from amfast.cli.console import stderr
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(sample)
+
+
+def sample(
+    embeddings: Annotated[
+        Path | None,
+        typer.Argument(help="An embeddings file or run directory; without it the class alone."),
+    ] = None,
+    classes: Annotated[str, typer.Option(help="Which classes, as for amfast run.")] = "all",
+    count: Annotated[int, typer.Option(help="Images per embedding.")] = 8,
+    seed: options.Seed = 0,
+    out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sample.png"),
+    generator: options.Generator = "embedded",
+    weights: options.Weights = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+) -> None:
+    """Draw a grid: a row per class, its own embedding and then each trial's."""
+    from amfast.config import make_sample_config
+    from amfast.generators import load_generator
+    from amfast.runs.files import write_bytes
+    from amfast.runs.sampling import sample_grid
+
+    config = make_sample_config(count=count, seed=seed, device=device, dtype=dtype)
+    loaded = load_generator(generator, weights=weights, device=config.device, dtype=config.dtype)
+    picture = sample_grid(loaded, embeddings, classes=classes, count=config.count, seed=config.seed)
+    write_bytes(out, picture)
+    stderr.print(f"wrote {out}", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,82 @@
+"""Every knob of a run, typed and validated once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from amfast.errors import UsageError
+from amfast.optimize.initializers import METHODS, MethodName
+
+DtypeName = Literal["auto", "fp32", "bf16", "fp16"]
+Count = Annotated[int, Field(ge=1)]
+_Config = TypeVar("_Config", bound=BaseModel)
+
+
+class RunConfig(BaseModel):
+    """What decides a run's result. Two runs with equal configurations are the same run.
+
+    ``classes`` are ids of the classifier's labels. ``lr`` defaults to the method's own: 0.01 for
+    AM-S, 0.1 for AM-L (paper, section 2). ``microbatch`` bounds the images in one pass; None lets
+    the device decide. ``weights`` is the generator's file where it is not its own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    generator: str = "embedded"
+    weights: str | None = None
+    classifier: str = "embedded"
+    classes: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    method: MethodName = "am-l"
+    trials: Count = 5
+    steps: Count = 200
+    latents: Count = 20
+    steps_per_latents: Count = 20
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    batch_embeddings: Count = 64
+    microbatch: Count | None = None
+    device: str = "auto"
+    dtype: DtypeName = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_lr(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("lr") is None:
+            method = METHODS.get(values.get("method", "am-l"))
+            if method is not None:
+                return {**values, "lr": method.learning_rate}
+        return values
+
+
+class SampleConfig(BaseModel):
+    """The knobs of ``amfast sample``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: Annotated[int, Field(ge=1, le=1000)] = 8
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    device: str = "auto"
+    dtype: DtypeName = "auto"
+
+
+def make_config(**values: Any) -> RunConfig:
+    """A ``RunConfig``, or ``UsageError`` with one sentence per value that is out of bounds."""
+    return _validated(RunConfig, values)
+
+
+def make_sample_config(**values: Any) -> SampleConfig:
+    """A ``SampleConfig``, or ``UsageError`` likewise."""
+    return _validated(SampleConfig, values)
+
+
+def _validated(model: type[_Config], values: dict[str, Any]) -> _Config:
+    try:
+        return model(**values)
+    except ValidationError as error:
+        problems = []
+        for problem in error.errors():
+            name = ".".join(str(part) for part in problem["loc"]).replace("_", "-")
+            problems.append(f"{name}: {problem['msg'].lower()} (given: {problem['input']!r})")
+        raise UsageError("; ".join(problems)) from None

@@ -1,0 +1,30 @@
+"""What this machine and installation offer, as data."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from amfast.device import resolve_device, resolve_dtype
+from amfast.ops import implementations
+
+
+def examine() -> dict[str, Any]:
+    """Versions, devices with the precision that ``auto`` picks, and each op's implementation."""
+    devices = {
+        "cpu": f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    }
+    for index in range(torch.cuda.device_count()):
+        devices[f"cuda:{index}"] = torch.cuda.get_device_name(index)
+    chosen = resolve_device("auto")
+    devices["auto"] = f"{chosen}, {str(resolve_dtype('auto', chosen)).removeprefix('torch.')}"
+    packages = ("amfast", "torch", "numpy", "safetensors")
+    return {
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "devices": devices,
+        "ops": [asdict(op) for op in implementations()],
+    }

@@ -1,0 +1,5 @@
+"""The pair that ships with the package: a small BigGAN and two classifiers.
+
+It is a stand-in for real pretrained weights, honest about it (MODEL_CARD.md), and made by
+``python -m amfast.embedded.train`` from pictures that ``render`` draws.
+"""

@@ -1,0 +1,81 @@
+"""What an embedding is worth: sampled on latents that no optimisation has seen."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from amfast.generators.protocol import Generator
+from amfast.metrics.diversity import pooled_distance, random_pairs
+from amfast.optimize.objective import TargetLogProb
+
+#: The latents' stream is keyed by this and the run's seed, apart from every trial's own.
+_EVALUATION = 0x5EED
+
+
+@dataclass(frozen=True)
+class EmbeddingScore:
+    """Over ``images`` fresh latents, the same for every embedding of a run.
+
+    ``target_prob`` is the mean probability of the target class; ``distance`` the mean pairwise
+    distance (RMS of images pooled to 8x8) over ``pairs`` random pairs.
+    """
+
+    target_prob: float
+    distance: float
+    images: int
+    pairs: int
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.target_prob) and math.isfinite(self.distance)
+
+    def to_json(self) -> dict[str, float | int]:
+        return asdict(self)
+
+
+def evaluation_latents(count: int, latent_dim: int, seed: int, device: torch.device) -> Tensor:
+    """Latents ``[count, latent_dim]`` for comparing embeddings on equal terms."""
+    stream = torch.Generator().manual_seed(seed ^ _EVALUATION)
+    return torch.randn(count, latent_dim, generator=stream).to(device)
+
+
+@torch.no_grad()
+def sample_images(
+    generator: Generator, embedding: Tensor, latents: Tensor, images_per_pass: int = 50
+) -> Tensor:
+    """Images ``[N, 3, R, R]`` of one embedding ``[E]`` at latents ``[N, D]``, kept on the CPU."""
+    rows = embedding[None].to(latents.device)
+    parts = [generator(rows, part[None]).float().cpu() for part in latents.split(images_per_pass)]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def score_embedding(
+    generator: Generator,
+    objective: TargetLogProb,
+    embedding: Tensor,
+    class_id: int,
+    *,
+    seed: int,
+    images: int = 100,
+    pairs: int = 200,
+) -> EmbeddingScore:
+    """Score one embedding ``[E]`` for target ``class_id``."""
+    device = generator.class_embeddings.device
+    latents = evaluation_latents(images, generator.spec.latent_dim, seed, device)
+    pictures = sample_images(generator, embedding, latents)
+    log_prob = [
+        objective(part, torch.full((len(part),), class_id, device=device))
+        for part in pictures.to(device).split(50)
+    ]
+    distance = pooled_distance(pictures, random_pairs(images, pairs, seed))
+    return EmbeddingScore(
+        target_prob=float(torch.cat(log_prob).exp().mean()),
+        distance=float(distance.mean()),
+        images=images,
+        pairs=pairs,
+    )

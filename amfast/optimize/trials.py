@@ -1,0 +1,41 @@
+"""A trial: one embedding's optimisation, and the randomness that belongs to it alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, order=True)
+class Trial:
+    """Identified by its target class, its index among that class's trials, and the run's seed."""
+
+    class_id: int
+    index: int
+    seed: int
+
+    def random(self, purpose: str, number: int = 0) -> torch.Generator:
+        """A stream keyed by (seed, class, trial, purpose, number), never by batch position."""
+        key = f"{self.seed}/{self.class_id}/{self.index}/{purpose}/{number}".encode()
+        digest = hashlib.blake2b(key, digest_size=8).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def plan_trials(class_ids: Sequence[int], trials: int, seed: int) -> list[Trial]:
+    """Every trial of a run, class by class."""
+    return [Trial(class_id, index, seed) for class_id in class_ids for index in range(trials)]
+
+
+def draw_latents(
+    trials: Sequence[Trial], resample: int, count: int, latent_dim: int, device: torch.device
+) -> Tensor:
+    """Fresh standard normal latents ``[T, count, latent_dim]``, each row from its trial's stream.
+
+    Drawn on the CPU so that every device sees the same numbers.
+    """
+    rows = [torch.randn(count, latent_dim, generator=t.random("latents", resample)) for t in trials]
+    return torch.stack(rows).to(device, non_blocking=True)

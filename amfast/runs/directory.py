@@ -1,0 +1,226 @@
+"""The directory of one run: where its files are, and whether it is the run that was asked for."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
+
+from amfast.config import RunConfig
+from amfast.errors import RunError
+from amfast.optimize.engine import TrialResult
+from amfast.optimize.trials import Trial
+from amfast.runs.embeddings_file import write_embeddings
+from amfast.runs.facts import ClassifierFacts, GeneratorFacts, RunFacts
+from amfast.runs.files import read_bytes, reason, sync_directory, write_json
+from amfast.runs.lock import locked
+from amfast.runs.trial_file import read_trial, trial_path, write_trial
+
+
+class _RunFile(BaseModel):
+    """``run.json``."""
+
+    format: Literal["amfast-run"] = "amfast-run"
+    format_version: Literal[1] = 1
+    config: RunConfig
+    generator: GeneratorFacts
+    classifier: ClassifierFacts
+    class_names: dict[int, str]
+    versions: dict[str, str]
+    device: dict[str, str]
+    created: str
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """One run on disk (docs/formats.md), with the configuration and facts of its ``run.json``."""
+
+    path: Path
+    config: RunConfig
+    facts: RunFacts
+
+    @staticmethod
+    def create(outdir: Path, config: RunConfig, facts: RunFacts) -> RunDirectory:
+        """A new numbered directory in ``outdir``, itself made where it is missing.
+
+        It appears under its name with ``run.json`` already in it. Raises ``RunError`` where it
+        cannot be made, and leaves nothing of it behind.
+        """
+        name = f"{_slug(facts.generator['name'])}-{config.method}-s{config.seed}"
+        created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        content = _RunFile(config=config, created=created, **asdict(facts))
+        try:
+            outdir.mkdir(parents=True, exist_ok=True)
+            number, claim = _claim_number(outdir)
+            try:
+                (claim / "trials").mkdir()
+                write_json(claim / "run.json", content.model_dump(mode="json"))
+                path = claim.rename(outdir / f"{number:04d}-{name}")
+                sync_directory(outdir)
+            except BaseException:
+                shutil.rmtree(claim, ignore_errors=True)
+                raise
+        except (FileExistsError, NotADirectoryError):
+            problem = "a file is in the way"
+        except OSError as error:
+            problem = reason(error)
+        else:
+            return RunDirectory(path, config, facts)
+        raise RunError(
+            f"cannot make a run directory in {outdir}: {problem}; choose another output directory"
+        )
+
+    @staticmethod
+    def open(path: Path) -> RunDirectory:
+        """The run whose ``run.json`` is in ``path``; ``RunError`` where that is not one."""
+        file = path / "run.json"
+        try:
+            run = _RunFile.model_validate_json(read_bytes(file))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"])) or "the file"
+            raise RunError(
+                f"{file} is damaged or of another version of amfast: {where}: {problem['msg']}"
+            ) from None
+        facts = RunFacts(run.generator, run.classifier, run.class_names, run.versions, run.device)
+        return RunDirectory(path, run.config, facts)
+
+    @staticmethod
+    def find(path: Path, config: RunConfig, facts: RunFacts) -> RunDirectory | None:
+        """The run to resume.
+
+        ``path`` is a run directory, which must be of this configuration and these facts
+        (``RunError`` naming what differs, or a damaged ``run.json``), or a folder of runs, of
+        which the newest such run is taken and damaged ones are passed over; None without one.
+        """
+        try:
+            is_run = (path / "run.json").exists()
+            numbered = sorted(_numbered(path), reverse=True)
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {reason(error)}") from None
+        if is_run:
+            run = RunDirectory.open(path)
+            differences = _differences(run, config, facts)
+            if differences:
+                raise RunError(f"{path} is another run: {'; '.join(differences)}")
+            return run
+        for _, directory in numbered:
+            try:
+                run = RunDirectory.open(directory)
+            except RunError:
+                continue
+            if not _differences(run, config, facts):
+                return run
+        return None
+
+    @property
+    def embeddings_path(self) -> Path:
+        return self.path / "embeddings.safetensors"
+
+    @property
+    def summary_path(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def picture_path(self) -> Path:
+        return self.path / "comparison.png"
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other processes out; ``RunError`` naming the host and process that is in already."""
+        return locked(self.path / "lock")
+
+    def finished(self, trials: Iterable[Trial]) -> tuple[dict[Trial, TrialResult], list[Path]]:
+        """Those of ``trials`` that are on disk, and the files that are there but unusable."""
+        results, damaged = {}, []
+        for trial in trials:
+            path = trial_path(self.path, trial.class_id, trial.index)
+            if path.exists():
+                try:
+                    results[trial] = self._read(trial)
+                except RunError:
+                    damaged.append(path)
+        return results, damaged
+
+    def write(self, result: TrialResult) -> None:
+        """Keep a finished trial. Raises ``RunError`` where it cannot be written."""
+        path = trial_path(self.path, result.trial.class_id, result.trial.index)
+        write_trial(path, result, self.facts, self.config.method)
+
+    def collect(self, trials: Iterable[Trial]) -> Path:
+        """Gather the embeddings of ``trials``, failed ones left out, in ``embeddings_path``.
+
+        Raises ``RunError`` if one of the trials is missing or damaged.
+        """
+        results = [self._read(trial) for trial in trials]
+        write_embeddings(self.embeddings_path, results, self.facts, self.config.method)
+        return self.embeddings_path
+
+    def write_summary(self, summary: Mapping[str, Any]) -> Path:
+        """Write ``summary.json``. NaN is a ``ValueError``: say None where there is no number."""
+        write_json(self.summary_path, summary)
+        return self.summary_path
+
+    def _read(self, trial: Trial) -> TrialResult:
+        path = trial_path(self.path, trial.class_id, trial.index)
+        return read_trial(path, trial, self.facts, self.config.method, self.config.steps)
+
+
+def _slug(name: str) -> str:
+    """The last component of a name or path, in characters that are safe in any path."""
+    last = re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
+    return re.sub(r"[^a-z0-9.-]+", "-", last)[:64].strip(".-") or "generator"
+
+
+def _numbered(outdir: Path) -> list[tuple[int, Path]]:
+    """The runs in ``outdir`` with their numbers, in no order; none where that is no directory."""
+    if not outdir.is_dir():
+        return []
+    matches = [(re.match(r"(\d{4,})-", path.name), path) for path in outdir.iterdir()]
+    return [(int(match[1]), path) for match, path in matches if match]
+
+
+def _claim_number(outdir: Path) -> tuple[int, Path]:
+    """The next free number and a hidden directory that only this process has made.
+
+    Making it is what claims the number; whoever claimed it before has either still the hidden
+    directory or, by now, the run.
+    """
+    number = 1 + max((taken for taken, _ in _numbered(outdir)), default=0)
+    while True:
+        claim = outdir / f".{number:04d}.new"
+        try:
+            claim.mkdir()
+        except FileExistsError:
+            number += 1
+            continue
+        if number not in dict(_numbered(outdir)):
+            return number, claim
+        claim.rmdir()
+        number += 1
+
+
+def _differences(run: RunDirectory, config: RunConfig, facts: RunFacts) -> list[str]:
+    stored, asked = _identity(run.config, run.facts), _identity(config, facts)
+    return [
+        f"{name}: {stored.get(name)} in the run, {asked.get(name)} asked for"
+        for name in {**asked, **stored}
+        if stored.get(name) != asked.get(name)
+    ]
+
+
+def _identity(config: RunConfig, facts: RunFacts) -> dict[str, Any]:
+    """What must be the same for two runs to give the same bytes, by the name a user would know."""
+    return {
+        **config.model_dump(),
+        "generator.fingerprint": facts.generator["fingerprint"],
+        "classifier.fingerprint": facts.classifier["fingerprint"],
+        **{f"versions.{name}": value for name, value in facts.versions.items()},
+        **{f"device.{name}": value for name, value in facts.device.items()},
+    }

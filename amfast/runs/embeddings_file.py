@@ -1,0 +1,73 @@
+"""The embeddings that a run found, in one file to pass on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from amfast.errors import RunError
+from amfast.generators.protocol import GeneratorSpec
+from amfast.optimize.engine import TrialResult
+from amfast.runs.facts import RunFacts
+from amfast.runs.tensor_file import check_generator, check_tensors, read_tensors, write_tensors
+
+KIND = "amfast-embeddings"
+
+
+@dataclass(frozen=True)
+class EmbeddingsFile:
+    """Row ``i`` is trial ``trial_ids[i]`` of class ``class_ids[i]``; rows are sorted by both."""
+
+    embeddings: Tensor  # [N, E] fp32
+    class_ids: Tensor  # [N] int64
+    trial_ids: Tensor  # [N] int64
+    class_names: dict[int, str]
+
+
+def write_embeddings(
+    path: Path, results: Iterable[TrialResult], facts: RunFacts, method: str
+) -> None:
+    """Write the trials that did not fail. Raises ``RunError`` where the file cannot be written."""
+    kept = sorted((r for r in results if not r.failed), key=lambda result: result.trial)
+    none = torch.empty(0, facts.generator["embedding_dim"])
+    class_ids = [result.trial.class_id for result in kept]
+    tensors = {
+        "class_embeddings": torch.cat([none, *(r.embedding.float()[None] for r in kept)]),
+        "class_ids": torch.tensor(class_ids, dtype=torch.int64),
+        "trial_ids": torch.tensor([r.trial.index for r in kept], dtype=torch.int64),
+    }
+    names = {class_id: facts.class_names[class_id] for class_id in class_ids}
+    metadata = {
+        "generator": facts.generator["name"],
+        "generator_fingerprint": facts.generator["fingerprint"],
+        "class_names": json.dumps(names),
+        "method": method,
+    }
+    write_tensors(path, KIND, tensors, metadata)
+
+
+def read_embeddings(path: Path, generator: GeneratorSpec) -> EmbeddingsFile:
+    """Read embeddings to be shown by ``generator``.
+
+    Raises ``RunError`` for a file that is missing, truncated, damaged, of another generator or not
+    of this kind.
+    """
+    tensors, metadata = read_tensors(path, KIND)
+    check_generator(path, metadata, generator.name, generator.fingerprint)
+    count = len(tensors.get("class_ids", ()))
+    ids = (torch.int64, [count])
+    embeddings = (torch.float32, [count, generator.embedding_dim])
+    expected = {"class_embeddings": embeddings, "class_ids": ids, "trial_ids": ids}
+    check_tensors(path, tensors, expected)
+    try:
+        names = {int(key): str(name) for key, name in json.loads(metadata["class_names"]).items()}
+    except (KeyError, ValueError, AttributeError):
+        raise RunError(f"{path} is damaged: its class_names are not a JSON object") from None
+    return EmbeddingsFile(
+        tensors["class_embeddings"], tensors["class_ids"], tensors["trial_ids"], names
+    )

@@ -1,0 +1,60 @@
+"""Files that are whole or not there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from amfast.errors import RunError
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write under a temporary name beside ``path``, flush to the disk, rename.
+
+    A reader, or a crash at any moment, sees the old file or the new one. The temporary name is
+    fixed, so what a killed process leaves is overwritten by the next attempt; one writer at a time
+    (``RunDirectory.lock``). Raises ``RunError`` where the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {reason(error)}") from None
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write strict JSON: ``ValueError`` for NaN and infinity, which JSON does not have."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_bytes(path: Path) -> bytes:
+    """The whole file; ``RunError`` where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {reason(error)}") from None
+
+
+def reason(error: OSError) -> str:
+    """What the system says went wrong, without the number and the path."""
+    return (error.strerror or str(error)).lower()
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory last; ``OSError`` where the system cannot."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

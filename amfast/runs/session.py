@@ -1,0 +1,185 @@
+"""One run from its options to its finished directory. The command line only calls this."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from amfast.api import Result, check_method, own_rows, run_trials, score_trials
+from amfast.classes import select_classes
+from amfast.classifiers import ModuleClassifier, load_classifier
+from amfast.config import RunConfig, make_config
+from amfast.device import DTYPES, resolve_device, resolve_dtype
+from amfast.generators import BigGANGenerator, load_generator
+from amfast.images.picture import PictureRow, side_by_side
+from amfast.metrics.embedding import EmbeddingScore, evaluation_latents, sample_images
+from amfast.optimize.engine import Progress, TrialResult
+from amfast.optimize.trials import plan_trials
+from amfast.runs.directory import RunDirectory
+from amfast.runs.facts import RunFacts
+from amfast.runs.files import write_bytes
+
+_SHOWN = 8  # images per embedding in the comparison picture
+_ROWS = 60  # classes in it: beyond that a picture is too tall to open
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run ready to start: networks loaded, classes resolved, configuration checked."""
+
+    generator: BigGANGenerator
+    classifier: ModuleClassifier
+    config: RunConfig
+
+    @property
+    def facts(self) -> RunFacts:
+        device = self.generator.class_embeddings.device
+        return RunFacts.gather(self.generator.spec, self.classifier.spec, device, self.config.dtype)
+
+    def label(self, class_id: int) -> str:
+        return self.classifier.spec.labels[class_id]
+
+
+@dataclass
+class Listener:
+    """What a caller may want to hear of while a run goes on; every part is optional."""
+
+    on_start: Callable[[RunDirectory, int, int, list[Path]], None] = lambda *event: None
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    on_trial: Callable[[TrialResult], None] = lambda result: None
+    on_scoring: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run. ``seconds_per_trial`` is over the trials of this call, None without any."""
+
+    directory: RunDirectory
+    result: Result = field(repr=False)
+    seconds_per_trial: float | None
+    summary: dict[str, Any] = field(repr=False)
+
+
+def prepare(
+    *,
+    classes: str,
+    generator: str = "embedded",
+    weights: str | None = None,
+    classifier: str = "embedded",
+    device: str = "auto",
+    dtype: str = "auto",
+    **values: Any,
+) -> Job:
+    """Load what the run needs and check its options; ``auto`` is resolved here.
+
+    ``values`` are the other fields of ``RunConfig``. Raises ``UsageError`` or ``WeightsError``.
+    """
+    checked = make_config(
+        classes=(0,), generator=generator, weights=weights, classifier=classifier, device=device,
+        dtype=dtype, **values,
+    )  # fmt: skip
+    target = resolve_device(checked.device)
+    precision = resolve_dtype(checked.dtype, target)
+    (name,) = (key for key, value in DTYPES.items() if value == precision)
+    judge = load_classifier(classifier, device=target, dtype=name)
+    maker = load_generator(generator, weights=weights, device=target, dtype=name)
+    chosen = select_classes(classes, judge.spec.labels)
+    config = checked.model_copy(update={"classes": chosen, "device": str(target), "dtype": name})
+    check_method(maker, judge, config)
+    return Job(maker, judge, config)
+
+
+def execute(
+    job: Job, outdir: Path, *, resume: bool = False, listener: Listener | None = None
+) -> Outcome:
+    """Run the trials that are not on disk yet, score all of them, and write what a run holds.
+
+    ``outdir`` is a folder of runs or, to resume one, a run directory. Every finished trial is on
+    disk before the next batch starts. Raises ``RunError``.
+    """
+    listener = listener or Listener()
+    directory = RunDirectory.find(outdir, job.config, job.facts) if resume else None
+    if directory is None:
+        directory = RunDirectory.create(outdir, job.config, job.facts)
+    with directory.lock():
+        trials = plan_trials(job.config.classes, job.config.trials, job.config.seed)
+        results, damaged = directory.finished(trials)
+        wanted = [trial for trial in trials if trial not in results]
+        listener.on_start(directory, len(trials), len(results), damaged)
+        started = time.monotonic()
+        for result in run_trials(
+            job.generator, job.classifier, job.config, wanted, listener.on_progress
+        ):
+            directory.write(result)
+            results[result.trial] = result
+            listener.on_trial(result)
+        seconds = (time.monotonic() - started) / len(wanted) if wanted else None
+        directory.collect(trials)
+        listener.on_scoring()
+        ordered = [results[trial] for trial in trials]
+        scores = score_trials(job.generator, job.classifier, job.config, ordered)
+        found = Result(job.config, ordered, scores)
+        summary = summarize(job, found, seconds)
+        directory.write_summary(summary)
+        if picture := comparison(job, found):
+            write_bytes(directory.picture_path, picture)
+    return Outcome(directory, found, seconds, summary)
+
+
+def summarize(job: Job, result: Result, seconds_per_trial: float | None) -> dict[str, Any]:
+    """``summary.json``: every class with its own embedding's score and each trial's."""
+    best = result.best()
+
+    def scored(score: EmbeddingScore | None) -> dict[str, float | int] | None:
+        return score.to_json() if score is not None and score.finite else None
+
+    return {
+        "trials": len(result.trials),
+        "failed": len(result.failed),
+        "seconds_per_trial": seconds_per_trial,
+        "classes": [
+            {
+                "class_id": class_id,
+                "name": job.label(class_id),
+                "original": scored(result.scores.original.get(class_id)),
+                "best": best[class_id].trial.index if class_id in best else None,
+                "trials": [
+                    {
+                        "trial": t.trial.index,
+                        "failed_at": t.failed_at,
+                        "score": scored(result.scores.trials.get(t.trial)),
+                    }
+                    for t in result.trials
+                    if t.trial.class_id == class_id
+                ],
+            }
+            for class_id in job.config.classes
+        ],
+    }
+
+
+def comparison(job: Job, result: Result) -> bytes | None:
+    """A PNG: each class's own embedding beside its best trial, on the same latents.
+
+    Shows the first classes only where there are many; None where there is nothing to show.
+    """
+    generator, best, rows = job.generator, result.best(), own_rows(job.generator, job.classifier)
+    device = generator.class_embeddings.device
+    latents = evaluation_latents(_SHOWN, generator.spec.latent_dim, job.config.seed, device)
+
+    def shown(embedding: Tensor | None) -> Tensor | None:
+        return None if embedding is None else sample_images(generator, embedding, latents)
+
+    table = []
+    for class_id in job.config.classes[:_ROWS]:
+        own = generator.class_embeddings[rows[class_id]] if class_id in rows else None
+        found = best[class_id].embedding if class_id in best else None
+        table.append(PictureRow(job.label(class_id), [shown(own), shown(found)]))
+    if all(group is None for row in table for group in row.groups):
+        return None
+    return side_by_side(["class embedding as trained", "best trial"], table)

@@ -1,0 +1,60 @@
+"""target_log_prob, forward and backward: the kernel, the reference, the reference compiled.
+
+Compare within one run. The rows are those of 64 embeddings x 20 latents.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from amfast.ops import implementations, target_log_prob, target_log_prob_ref
+from tests.tolerances import TOLERANCES
+
+ROWS = 64 * 20
+CONTESTANTS = ["kernel", "reference", "compiled-reference"]
+
+
+def contestant(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    if name == "kernel":
+        if implementations()[0].implementation != "compiled":
+            pytest.skip("the compiled kernels are not built")
+        return target_log_prob
+    if name == "reference":
+        return target_log_prob_ref
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs g++")
+    return torch.compile(target_log_prob_ref, dynamic=False)
+
+
+@pytest.mark.parametrize("name", CONTESTANTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("classes", [12, 365, 1000])
+def test_forward_and_backward(classes: int, dtype: torch.dtype, name: str, validated: Any) -> None:
+    torch.manual_seed(0)
+    logits = (3 * torch.randn(ROWS, classes)).to(dtype).requires_grad_()
+    target = torch.randint(classes, (ROWS,))
+    dlog_probs = torch.randn(ROWS)
+    function = contestant(name)
+
+    def run() -> tuple[Tensor, Tensor]:
+        log_probs = function(logits, target)
+        (dlogits,) = torch.autograd.grad(log_probs, logits, dlog_probs)
+        return log_probs, dlogits
+
+    exact = logits.detach().double().requires_grad_()
+    wanted = target_log_prob_ref(exact, target)
+    (dwanted,) = torch.autograd.grad(wanted, exact, dlog_probs.double())
+    rtol, atol = TOLERANCES[dtype]
+    validated(
+        run,
+        wanted=(wanted, dwanted),
+        rtol=rtol,
+        atol=atol,
+        bytes_moved=3 * logits.numel() * logits.element_size(),  # read twice, gradient written
+    )

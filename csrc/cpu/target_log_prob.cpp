@@ -1,0 +1,276 @@
+// target_log_prob on the CPU: log-softmax of each row at its target class, and its gradient.
+// The schema, the reference and the meaning of the values are in amfast/ops/target_log_prob.py.
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <tuple>
+#include <vector>
+
+#include "../common/log_softmax.h"
+#include "clones.h"
+
+namespace amfast {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Elements that one thread should have at least, so that starting it pays off.
+constexpr int64_t kElementsPerThread = 16384;
+
+// Independent partial results per row: as many as the widest vector unit holds floats. Adding in
+// this fixed order, whatever the vector unit, lets the compiler vectorise without -ffast-math.
+constexpr int64_t kLanes = 16;
+
+// A [N, C] matrix of logits whose rows are dense: element (i, j) is at i * row_stride + j.
+struct Rows {
+    const void* logits;
+    ScalarType dtype;
+    int64_t row_stride;
+    int64_t classes;  // C
+};
+
+struct Vector {
+    const void* data;
+    int64_t stride;
+};
+
+template <typename T>
+AMFAST_HOST_DEVICE T at(const Vector& vector, int64_t i) {
+    return static_cast<const T*>(vector.data)[i * vector.stride];
+}
+
+// The length of the working copy of a row: whole blocks of kLanes, so that no loop has a remainder.
+AMFAST_HOST_DEVICE int64_t padded_length(int64_t classes) {
+    return (classes + kLanes - 1) / kLanes * kLanes;
+}
+
+// Copies a row as Acc and pads it with -inf, which neither a maximum nor a sum of exponentials notices.
+template <typename Acc, typename T>
+AMFAST_HOST_DEVICE void load_row(const T* row, int64_t classes, Acc* work, int64_t padded) {
+    for (int64_t j = 0; j < classes; ++j) {
+        work[j] = static_cast<Acc>(row[j]);
+    }
+    for (int64_t j = classes; j < padded; ++j) {
+        work[j] = -std::numeric_limits<Acc>::infinity();
+    }
+}
+
+template <typename Acc>
+AMFAST_HOST_DEVICE Acc max_of(const Acc* work, int64_t padded) {
+    Acc lanes[kLanes];
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+        lanes[lane] = -std::numeric_limits<Acc>::infinity();
+    }
+    for (int64_t j = 0; j < padded; j += kLanes) {
+        for (int64_t lane = 0; lane < kLanes; ++lane) {
+            lanes[lane] = max_ignoring_nan(lanes[lane], work[j + lane]);
+        }
+    }
+    Acc result = lanes[0];
+    for (int64_t lane = 1; lane < kLanes; ++lane) {
+        result = max_ignoring_nan(result, lanes[lane]);
+    }
+    return result;
+}
+
+template <typename Acc>
+AMFAST_HOST_DEVICE Acc sum_of(const Acc* work, int64_t padded) {
+    Acc lanes[kLanes] = {};
+    for (int64_t j = 0; j < padded; j += kLanes) {
+        for (int64_t lane = 0; lane < kLanes; ++lane) {
+            lanes[lane] += work[j + lane];
+        }
+    }
+    Acc result = lanes[0];
+    for (int64_t lane = 1; lane < kLanes; ++lane) {
+        result += lanes[lane];
+    }
+    return result;
+}
+
+// lse holds the maxima of all `count` rows, then their log-sums.
+template <typename T, typename Acc>
+AMFAST_HOST_DEVICE void forward_typed(const Rows& rows, const Vector& target, Acc* log_probs, Acc* lse,
+                                      int64_t count, int64_t begin, int64_t end) {
+    const int64_t padded = padded_length(rows.classes);
+    std::vector<Acc> buffer(padded);
+    Acc* work = buffer.data();
+    for (int64_t i = begin; i < end; ++i) {
+        const T* row = static_cast<const T*>(rows.logits) + i * rows.row_stride;
+        load_row(row, rows.classes, work, padded);
+        const Acc max = max_of(work, padded);
+        for (int64_t j = 0; j < padded; ++j) {
+            work[j] = exp_shifted(work[j] - max);
+        }
+        const Acc log_sum = std::log(sum_of(work, padded));
+        const int64_t t = at<int64_t>(target, i);
+        const bool in_range = t >= 0 && t < rows.classes;
+        log_probs[i] = in_range ? log_prob(static_cast<Acc>(row[t]), max, log_sum)
+                                : std::numeric_limits<Acc>::quiet_NaN();
+        lse[i] = max;
+        lse[count + i] = log_sum;
+    }
+}
+
+template <typename T, typename Acc>
+AMFAST_HOST_DEVICE void backward_typed(const Rows& rows, const Vector& dlog_probs, const Vector& target,
+                                       const Acc* lse, T* dlogits, int64_t count, int64_t begin,
+                                       int64_t end) {
+    const int64_t padded = padded_length(rows.classes);
+    std::vector<Acc> buffer(padded);
+    Acc* work = buffer.data();
+    for (int64_t i = begin; i < end; ++i) {
+        const T* row = static_cast<const T*>(rows.logits) + i * rows.row_stride;
+        T* drow = dlogits + i * rows.classes;
+        const Acc max = lse[i];
+        const Acc log_sum = lse[count + i];
+        const int64_t t = at<int64_t>(target, i);
+        const bool in_range = t >= 0 && t < rows.classes;
+        const Acc d = in_range ? at<Acc>(dlog_probs, i) : std::numeric_limits<Acc>::quiet_NaN();
+        load_row(row, rows.classes, work, padded);
+        for (int64_t j = 0; j < padded; ++j) {
+            work[j] = -d * prob(work[j], max, log_sum);
+        }
+        if (in_range) {
+            work[t] = d * (Acc(1) - prob(static_cast<Acc>(row[t]), max, log_sum));
+        }
+        for (int64_t j = 0; j < rows.classes; ++j) {
+            drow[j] = static_cast<T>(work[j]);
+        }
+    }
+}
+
+AMFAST_CPU_CLONES
+void forward_rows(const Rows& rows, const Vector& target, void* log_probs, void* lse, int64_t count,
+                  int64_t begin, int64_t end) {
+    float* log_probs_f = static_cast<float*>(log_probs);
+    float* lse_f = static_cast<float*>(lse);
+    switch (rows.dtype) {
+        case ScalarType::Double:
+            forward_typed<double>(rows, target, static_cast<double*>(log_probs), static_cast<double*>(lse),
+                                  count, begin, end);
+            break;
+        case ScalarType::BFloat16:
+            forward_typed<c10::BFloat16>(rows, target, log_probs_f, lse_f, count, begin, end);
+            break;
+        case ScalarType::Half:
+            forward_typed<c10::Half>(rows, target, log_probs_f, lse_f, count, begin, end);
+            break;
+        default:
+            forward_typed<float>(rows, target, log_probs_f, lse_f, count, begin, end);
+    }
+}
+
+AMFAST_CPU_CLONES
+void backward_rows(const Rows& rows, const Vector& dlog_probs, const Vector& target, const void* lse,
+                   void* dlogits, int64_t count, int64_t begin, int64_t end) {
+    const float* lse_f = static_cast<const float*>(lse);
+    switch (rows.dtype) {
+        case ScalarType::Double:
+            backward_typed(rows, dlog_probs, target, static_cast<const double*>(lse),
+                           static_cast<double*>(dlogits), count, begin, end);
+            break;
+        case ScalarType::BFloat16:
+            backward_typed(rows, dlog_probs, target, lse_f, static_cast<c10::BFloat16*>(dlogits), count,
+                           begin, end);
+            break;
+        case ScalarType::Half:
+            backward_typed(rows, dlog_probs, target, lse_f, static_cast<c10::Half*>(dlogits), count, begin,
+                           end);
+            break;
+        default:
+            backward_typed(rows, dlog_probs, target, lse_f, static_cast<float*>(dlogits), count, begin, end);
+    }
+}
+
+ScalarType accumulator(ScalarType dtype) {
+    return dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+void check_inputs(const Tensor& logits, const Tensor& target) {
+    const ScalarType dtype = logits.scalar_type();
+    STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double ||
+                        dtype == ScalarType::BFloat16 || dtype == ScalarType::Half,
+                    "logits must be float32, float64, bfloat16 or float16");
+    STD_TORCH_CHECK(logits.dim() == 2 && logits.size(1) > 0, "logits must be [N, C] with C >= 1");
+    STD_TORCH_CHECK(target.scalar_type() == ScalarType::Long, "target must be int64");
+    STD_TORCH_CHECK(target.dim() == 1 && target.size(0) == logits.size(0), "target must be [N]");
+    STD_TORCH_CHECK(logits.is_cpu() && target.is_cpu(), "logits and target must be on the CPU");
+}
+
+// Kernels read rows that are dense; other layouts (a transposed matrix, say) are copied first.
+Tensor with_dense_rows(const Tensor& logits) {
+    return logits.stride(1) == 1 ? logits : torch::stable::contiguous(logits);
+}
+
+Rows rows_of(const Tensor& logits) {
+    return Rows{logits.const_data_ptr(), logits.scalar_type(), logits.stride(0), logits.size(1)};
+}
+
+Vector vector_of(const Tensor& tensor) {
+    return Vector{tensor.const_data_ptr(), tensor.stride(0)};
+}
+
+std::tuple<Tensor, Tensor> target_log_prob(const Tensor logits_in, const Tensor target) {
+    check_inputs(logits_in, target);
+    const Tensor logits = with_dense_rows(logits_in);
+    const int64_t count = logits.size(0);
+    const ScalarType acc = accumulator(logits.scalar_type());
+    Tensor log_probs = torch::stable::new_empty(logits, {count}, acc);
+    Tensor lse = torch::stable::new_empty(logits, {2, count}, acc);
+    if (count > 0) {
+        const Rows rows = rows_of(logits);
+        const Vector targets = vector_of(target);
+        void* log_probs_data = log_probs.mutable_data_ptr();
+        void* lse_data = lse.mutable_data_ptr();
+        const int64_t grain = std::max<int64_t>(1, kElementsPerThread / rows.classes);
+        torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+            forward_rows(rows, targets, log_probs_data, lse_data, count, begin, end);
+        });
+    }
+    return {log_probs, lse};
+}
+
+Tensor target_log_prob_backward(const Tensor dlog_probs, const Tensor logits_in, const Tensor target,
+                                const Tensor lse_in) {
+    check_inputs(logits_in, target);
+    const Tensor logits = with_dense_rows(logits_in);
+    const Tensor lse = torch::stable::contiguous(lse_in);
+    const int64_t count = logits.size(0);
+    const ScalarType acc = accumulator(logits.scalar_type());
+    STD_TORCH_CHECK(dlog_probs.dim() == 1 && dlog_probs.size(0) == count && dlog_probs.scalar_type() == acc,
+                    "dlog_probs must be [N], in the dtype of the forward's result");
+    STD_TORCH_CHECK(lse.dim() == 2 && lse.size(0) == 2 && lse.size(1) == count && lse.scalar_type() == acc,
+                    "lse must be the forward's second result");
+    STD_TORCH_CHECK(dlog_probs.is_cpu() && lse.is_cpu(), "dlog_probs and lse must be on the CPU");
+    Tensor dlogits = torch::stable::new_empty(logits, {count, logits.size(1)});
+    if (count > 0) {
+        const Rows rows = rows_of(logits);
+        const Vector dlog_prob_values = vector_of(dlog_probs);
+        const Vector targets = vector_of(target);
+        const void* lse_data = lse.const_data_ptr();
+        void* dlogits_data = dlogits.mutable_data_ptr();
+        const int64_t grain = std::max<int64_t>(1, kElementsPerThread / rows.classes);
+        torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+            backward_rows(rows, dlog_prob_values, targets, lse_data, dlogits_data, count, begin, end);
+        });
+    }
+    return dlogits;
+}
+
+}  // namespace
+}  // namespace amfast
+
+STABLE_TORCH_LIBRARY_IMPL(amfast, CPU, m) {
+    m.impl("target_log_prob", TORCH_BOX(&amfast::target_log_prob));
+    m.impl("target_log_prob_backward", TORCH_BOX(&amfast::target_log_prob_backward));
+}

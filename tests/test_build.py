@@ -1,0 +1,168 @@
+"""Installing and running with and without compiled kernels."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from amfast.ops._library import load_compiled
+
+ROOT = Path(__file__).resolve().parents[1]
+
+USE_THE_OP = """
+import json, torch
+from amfast.ops import implementations, target_log_prob
+logits = torch.tensor([[0.0, 0.0], [1.0, 1.0]], requires_grad=True)
+target_log_prob(logits, torch.tensor([0, 1])).sum().backward()
+print(json.dumps({
+    "grad": logits.grad.tolist(),
+    "implementations": {entry.op: entry.implementation for entry in implementations()},
+    "reasons": [entry.reason for entry in implementations()],
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def build_script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("amfast_setup", ROOT / "setup.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def python(*arguments: str, cwd: Path, **extra_env: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a clean environment: no switches of amfast's, and not measured for coverage."""
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AMFAST_", "COV", "PYTHON", "PYTEST_"))
+    }
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**env, **extra_env},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture
+def pure_package(tmp_path: Path) -> Path:
+    """A folder with a copy of the package's Python files and no compiled library."""
+    shutil.copytree(
+        ROOT / "amfast", tmp_path / "amfast", ignore=shutil.ignore_patterns("*.so", "__pycache__")
+    )
+    return tmp_path
+
+
+def all_but(*missing: str) -> Callable[[str], object | None]:
+    """A search that finds every tool or module except these."""
+    return lambda name: None if name in missing else name
+
+
+everything = all_but()
+
+
+def test_builds_where_everything_is_there(build_script: ModuleType) -> None:
+    assert build_script.reason_not_to_build({}, everything, everything) is None
+    assert build_script.reason_not_to_build({"AMFAST_NO_EXT": "0"}, everything, everything) is None
+
+
+def test_says_what_is_missing(build_script: ModuleType) -> None:
+    decide = build_script.reason_not_to_build
+    assert "AMFAST_NO_EXT is set" in decide({"AMFAST_NO_EXT": "1"}, everything, everything)
+    assert "torch is not installed" in decide({}, everything, all_but("torch"))
+    assert "cmake was not found" in decide({}, all_but("cmake"), everything)
+    assert "no C++ compiler" in decide({}, all_but("c++", "g++", "clang++"), everything)
+    assert "looked for icpx" in decide({"CXX": "icpx -v"}, all_but("icpx"), everything)
+    assert "neither make nor ninja" in decide({}, all_but("make", "ninja"), everything)
+
+
+def test_giving_up_is_one_sentence_unless_kernels_are_required(
+    build_script: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_script.give_up("the compiler broke", {})
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "without compiled kernels, since the compiler broke" in said
+    with pytest.raises(Exception, match="AMFAST_REQUIRE_EXT is set.*the compiler broke"):
+        build_script.give_up("the compiler broke", {"AMFAST_REQUIRE_EXT": "1"})
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_compiler_that_fails(tmp_path: Path, required: bool) -> None:
+    source = tmp_path / "source"
+    (source / "csrc" / "cpu").mkdir(parents=True)
+    (source / "csrc" / "cpu" / "broken.cpp").write_text("this is not C++\n")
+    for name in ("setup.py", "CMakeLists.txt", "pyproject.toml", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    (source / "README.md").touch()
+    (source / "amfast").mkdir()
+    (source / "amfast" / "__init__.py").touch()
+    built = python("setup.py", "build", cwd=source, AMFAST_REQUIRE_EXT="1" if required else "0")
+    if required:
+        assert built.returncode != 0
+        assert "AMFAST_REQUIRE_EXT is set, but the kernels were not built" in built.stderr
+    else:
+        assert built.returncode == 0, built.stderr
+        assert "installing without compiled kernels, since the build failed" in built.stderr
+        assert list((source / "build").rglob("amfast/__init__.py"))
+    assert not list(source.rglob("_C_cpu.so"))
+
+
+def test_without_the_library_the_reference_serves_and_that_is_said_once(pure_package: Path) -> None:
+    done = python("-c", USE_THE_OP, cwd=pure_package)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["grad"] == [[0.5, -0.5], [-0.5, 0.5]]
+    assert set(answer["implementations"].values()) == {"reference"}
+    assert all("installed without building" in reason for reason in answer["reasons"])
+    assert done.stderr.count("amfast runs on its reference implementations") == 1
+    assert "pip install --no-build-isolation" in done.stderr
+
+
+def test_a_broken_library_is_said_with_its_reason(pure_package: Path) -> None:
+    (pure_package / "amfast" / "_C_cpu.so").write_bytes(b"not a library")
+    done = python("-c", USE_THE_OP, cwd=pure_package)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["implementations"].values()) == {"reference"}
+    assert done.stderr.count("amfast runs on its reference implementations") == 1
+    assert "_C_cpu.so could not be loaded: " in done.stderr
+
+
+def test_asking_for_the_reference_is_silent() -> None:
+    done = python("-W", "error", "-c", USE_THE_OP, cwd=ROOT, AMFAST_NO_EXT="1")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    answer = json.loads(done.stdout)
+    assert answer["grad"] == [[0.5, -0.5], [-0.5, 0.5]]
+    assert set(answer["implementations"].values()) == {"reference"}
+    assert all("AMFAST_NO_EXT is set" in reason for reason in answer["reasons"])
+
+
+def test_outcomes_of_loading(tmp_path: Path) -> None:
+    absent = tmp_path / "_C_cpu.so"
+    assert not load_compiled(absent, skip=True).unintended
+    assert load_compiled(absent, skip=False).unintended
+    absent.write_bytes(b"not a library")
+    assert "could not be loaded" in load_compiled(absent, skip=False).reason
+
+
+def test_the_op_tests_pass_on_the_reference_alone() -> None:
+    done = python(
+        *("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/ops/test_target_log_prob.py"),
+        cwd=ROOT,
+        AMFAST_NO_EXT="1",
+    )
+    assert done.returncode == 0, done.stdout
