@@ -71,6 +71,15 @@ def give_up(reason: str, env: Mapping[str, str]) -> None:
     )
 
 
+def build_folder() -> Path:
+    """CMake's folder, kept between builds; one that was made for another place is thrown away."""
+    folder = ROOT / "build" / "cmake"
+    cache = folder / "CMakeCache.txt"
+    if cache.is_file() and f"CMAKE_HOME_DIRECTORY:INTERNAL={ROOT}\n" not in cache.read_text():
+        shutil.rmtree(folder)
+    return folder
+
+
 class BuildWithCMake(build_ext):
     """Builds csrc/ into amfast/_C_cpu.so, a library that no Python version is written into."""
 
@@ -78,7 +87,7 @@ class BuildWithCMake(build_ext):
         return str(Path(*fullname.split("."))) + ".so"
 
     def build_extension(self, ext: Extension) -> None:
-        build = Path(self.build_temp).parent / "amfast-cmake"
+        build = build_folder()
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         cmake = find_tool("cmake")
         configure = ["-S", str(ROOT), "-B", str(build), f"-DAMFAST_PYTHON={sys.executable}"]
@@ -87,7 +96,10 @@ class BuildWithCMake(build_ext):
             subprocess.run([cmake, *configure], check=True, env=environment)
             subprocess.run([cmake, "--build", str(build)], check=True, env=environment)
         except (OSError, subprocess.CalledProcessError) as error:
+            # An older library must not pass for the one that could not be built.
             target.unlink(missing_ok=True)
+            if self.editable_mode:
+                (ROOT / self.get_ext_filename(ext.name)).unlink(missing_ok=True)
             give_up(f"the build failed ({error})", os.environ)
             return
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,7 @@ def to_classifier_input(images: Tensor, spec: ClassifierSpec) -> Tensor:
 
 
 class ModuleClassifier:
-    """Any ``nn.Module`` that maps normalised images to logits, frozen, as a ``Classifier``; the module is copied."""
+    """A copy of any ``nn.Module`` that maps normalised images to logits, frozen."""
 
     def __init__(
         self, module: nn.Module, spec: ClassifierSpec, device: torch.device, dtype: torch.dtype

@@ -1,7 +1,4 @@
-"""The ``amfast`` command: it parses, calls the public API and prints; it holds no logic.
-
-Modules that import torch are imported inside the commands, so that ``amfast --help`` is instant.
-"""
+"""The ``amfast`` command: it parses, calls the public API and prints; it holds no logic."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from amfast.classifiers import load_classifier
 from amfast.cli import options
 from amfast.cli.console import complain, print_json, stdout
 
@@ -20,7 +21,6 @@ def classes(
     as_json: options.Json = False,
 ) -> None:
     """List a classifier's classes by id and name."""
-    from amfast.classifiers import load_classifier
 
     labels = load_classifier(classifier, device="cpu").spec.labels
     found = [(i, name) for i, name in enumerate(labels) if search.lower() in name.lower()]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
 from amfast.cli import options
 from amfast.cli.console import print_json, stdout
+from amfast.doctor import examine
 
 
 def register(app: typer.Typer) -> None:
@@ -14,10 +17,6 @@ def register(app: typer.Typer) -> None:
 
 def doctor(as_json: options.Json = False) -> None:
     """Say versions, devices, and which implementation of each op serves, and why."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from amfast.doctor import examine
 
     report = examine()
     if as_json:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from amfast.cli import options
 from amfast.cli.console import complain, print_json
-
-if TYPE_CHECKING:
-    from amfast.runs.session import Job
+from amfast.cli.progress import RunDisplay, show_plan, show_summary
+from amfast.device import keep_freed_memory
+from amfast.runs.plan import plan_run
+from amfast.runs.session import Job, execute, prepare
 
 SOME_FAILED, INTERRUPTED = 3, 130
 
@@ -60,8 +61,6 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
     """Optimise class embeddings; finished trials are kept, whatever happens."""
-    from amfast.device import keep_freed_memory
-    from amfast.runs.session import execute, prepare
 
     keep_freed_memory()
     job = prepare(
@@ -83,8 +82,6 @@ def run(
     )
     if dry_run:
         return _show_plan(job, as_json=as_json)
-
-    from amfast.cli.progress import RunDisplay, show_summary
 
     with RunDisplay(job.config, quiet=quiet) as display:
         try:
@@ -115,8 +112,6 @@ def run(
 
 
 def _show_plan(job: Job, *, as_json: bool) -> None:
-    from amfast.cli.progress import show_plan
-    from amfast.runs.plan import plan_run
 
     plan = plan_run(job)
     if as_json:

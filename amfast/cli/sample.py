@@ -9,6 +9,10 @@ import typer
 
 from amfast.cli import options
 from amfast.cli.console import stderr
+from amfast.config import make_sample_config
+from amfast.generators import load_generator
+from amfast.runs.files import write_bytes
+from amfast.runs.sampling import sample_grid
 
 
 def register(app: typer.Typer) -> None:
@@ -30,10 +34,6 @@ def sample(
     dtype: options.Dtype = "auto",
 ) -> None:
     """Draw a grid: a row per class, its own embedding and then each trial's."""
-    from amfast.config import make_sample_config
-    from amfast.generators import load_generator
-    from amfast.runs.files import write_bytes
-    from amfast.runs.sampling import sample_grid
 
     config = make_sample_config(count=count, seed=seed, device=device, dtype=dtype)
     loaded = load_generator(generator, weights=weights, device=config.device, dtype=config.dtype)

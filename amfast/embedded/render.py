@@ -28,7 +28,8 @@ COLOUR = slice(3 * CHUNK_DIM, 5 * CHUNK_DIM)
 
 
 def _uniform(z: Tensor, low: float, high: float) -> Tensor:
-    return torch.special.ndtr(z).mul(high - low).add(low)
+    cdf: Tensor = torch.special.ndtr(z)
+    return low + (high - low) * cdf
 
 
 def _colour(hue_xy: Tensor, value: Tensor, saturation: Tensor) -> Tensor:

@@ -120,10 +120,10 @@ def train_generator(
         optimizer.step()
         decay = min(0.998, step / (step + 50))
         with torch.no_grad():
-            for a, b in zip(averaged.parameters(), model.parameters(), strict=True):
-                a.lerp_(b, 1 - decay)
-            for a, b in zip(averaged.buffers(), model.buffers(), strict=True):
-                a.copy_(b)
+            for slow, fast in zip(averaged.parameters(), model.parameters(), strict=True):
+                slow.lerp_(fast, 1 - decay)
+            for kept, buffer in zip(averaged.buffers(), model.buffers(), strict=True):
+                kept.copy_(buffer)
         if step % 100 == 0:
             log(f"generator: step {step}, loss {loss.item():.4f}")
         if snapshots is not None and step % every == 0:

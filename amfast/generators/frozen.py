@@ -8,6 +8,7 @@ one product with the embedding plus a part that depends on the latents alone.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import cast
 
@@ -81,7 +82,11 @@ def _scale_shift(norm: CondBatchNorm) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 class FrozenBigGAN(nn.Module):
-    """The frozen form of one ``BigGAN``. Takes embeddings ``[T, E]`` and latents ``[T, Z, D]``."""
+    """The frozen form of one ``BigGAN``. Takes embeddings ``[T, E]`` and latents ``[T, Z, D]``.
+
+    Weights are folded in float64 and then rounded to ``dtype`` once. Move it with ``.to(device)``
+    only: the embedding's product stays in float64 whatever ``dtype`` is.
+    """
 
     seed_weight: Tensor
     seed_bias: Tensor
@@ -92,9 +97,9 @@ class FrozenBigGAN(nn.Module):
     output_shift: Tensor
 
     @torch.no_grad()
-    def __init__(self, source: BigGAN) -> None:
+    def __init__(self, source: BigGAN, dtype: torch.dtype) -> None:
         super().__init__()
-        config = source.config
+        source, config = copy.deepcopy(source).double(), source.config
         self.config = config
         dim = config.embedding_dim
         self.convs = nn.ModuleList()
@@ -115,7 +120,6 @@ class FrozenBigGAN(nn.Module):
                     on_z = weight.new_zeros(len(weight), config.latent_dim)
                     on_z[:, start : start + config.chunk_dim] = weight[:, dim:]
                     parts.append((weight[:, :dim], on_z, constant))
-        self.register_buffer("embedding_weight", torch.cat([p[0] for p in parts]).t().double())
         self.register_buffer("latent_weight", torch.cat([p[1] for p in parts]).t().contiguous())
         self.register_buffer("constant", torch.cat([p[2] for p in parts]))
         self._splits = [len(p[0]) for p in parts]
@@ -128,6 +132,8 @@ class FrozenBigGAN(nn.Module):
         shift = norm_out.bias - norm_out.stored_mean * output_scale
         self.register_buffer("output_shift", shift[:, None, None])
         self.output_conv = _FrozenConv(cast(SNConv2d, source.output_layer[2]))
+        self.to(dtype)
+        self.register_buffer("embedding_weight", torch.cat([p[0] for p in parts]).t().contiguous())
 
     @torch.no_grad()
     def prepare_latents(self, latents: Tensor) -> PreparedLatents:

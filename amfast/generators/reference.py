@@ -44,7 +44,7 @@ class BigGANConfig:
 
     @property
     def resolution(self) -> int:
-        return 4 * 2**self.num_blocks
+        return 4 << self.num_blocks
 
 
 class SpectralNorm(nn.Module):
@@ -157,8 +157,7 @@ class Block(nn.Module):
         self.bn2 = CondBatchNorm(fan_out, cond_dim, eps=config.norm_eps, spectral_eps=eps)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        h = F.interpolate(F.relu(self.bn1(x, cond)), scale_factor=2.0)
-        h = self.conv1(h)
+        h: Tensor = self.conv1(F.interpolate(F.relu(self.bn1(x, cond)), scale_factor=2.0))
         h = self.conv2(F.relu(self.bn2(h, cond)))
         skip: Tensor = self.conv_sc(F.interpolate(x, scale_factor=2.0))
         return h + skip
@@ -189,8 +188,8 @@ class Attention(nn.Module):
 class BigGAN(nn.Module):
     """The generator of BigGAN, with hierarchical z and a shared class embedding.
 
-    ``forward(embedding, z)`` takes a class embedding ``[N, E]`` and a latent ``[N, D]`` per image and
-    returns images ``[N, 3, R, R]`` in [-1, 1]. z is used as given: truncation is the caller's.
+    ``forward(embedding, z)`` takes a class embedding ``[N, E]`` and a latent ``[N, D]`` per image
+    and returns images ``[N, 3, R, R]`` in [-1, 1]. z is used as given: truncation is the caller's.
     """
 
     def __init__(self, config: BigGANConfig) -> None:
