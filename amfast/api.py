@@ -120,6 +120,7 @@ def optimize(
         microbatch=microbatch,
         device=str(device),
     )
+    check_method(generator, classifier, config)
     wanted = plan_trials(config.classes, config.trials, config.seed)
     results = list(run_trials(generator, classifier, config, wanted, on_progress))
     return Result(config, results, score_trials(generator, classifier, config, results))

@@ -17,7 +17,7 @@ from amfast.classifiers.protocol import (
 from amfast.config import DtypeName
 from amfast.device import resolve_device, resolve_dtype
 from amfast.embedded.shapenet import ShapeNet
-from amfast.errors import UsageError
+from amfast.errors import UsageError, WeightsError
 from amfast.generators import EMBEDDED, read_safetensors
 
 __all__ = [
@@ -55,9 +55,12 @@ def load_classifier(
     target = resolve_device(device)
     path = EMBEDDED / EMBEDDED_CLASSIFIERS[name] if weights is None else Path(weights)
     state, metadata = read_safetensors(path)
-    labels = tuple(json.loads(metadata["labels"]))
+    labels = tuple(json.loads(metadata.get("labels", "[]")))
     module = ShapeNet(len(labels))
-    module.load_state_dict(state)
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} is not an embedded classifier's file: {error}") from None
     return wrap_module(
         module,
         device=target,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -124,5 +125,13 @@ def _how_to_resume(run_dir: Path | None, finished: int) -> str:
     if run_dir is None:
         return "interrupted before the run began; nothing was written"
     command = [argument for argument in sys.argv[1:] if argument != "--resume"]
-    again = shlex.join(["amfast", *command, "--resume"])
+    again = shlex.join([*_called_as(), *command, "--resume"])
     return f"interrupted; {finished} finished trials are kept in {run_dir}; go on with: {again}"
+
+
+def _called_as() -> list[str]:
+    """This program in words that work where it was called: it may not be on the path."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return [sys.executable, "-m", "amfast"]
+    return ["amfast" if shutil.which("amfast") == str(called) else str(called)]

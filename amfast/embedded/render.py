@@ -23,6 +23,8 @@ from amfast.embedded.shapes import Shape
 RESOLUTION = 64
 CHUNK_DIM = 4
 LATENT_DIM = 5 * CHUNK_DIM
+#: The coordinates that decide gradients, shading and stretch.
+SHADING = slice(CHUNK_DIM, 3 * CHUNK_DIM)
 #: The coordinates that decide colour; fixing them gives renderings in one colour scheme.
 COLOUR = slice(3 * CHUNK_DIM, 5 * CHUNK_DIM)
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from amfast.device import keep_freed_memory
-from amfast.embedded.render import COLOUR, LATENT_DIM, render
+from amfast.embedded.render import COLOUR, LATENT_DIM, SHADING, render
 from amfast.embedded.shapenet import ShapeNet
 from amfast.embedded.shapes import GENERATOR_SHAPES, UNSEEN_SHAPES, Shape
 from amfast.generators.biggan import load_reference
@@ -33,9 +33,9 @@ CONFIG = BigGANConfig(
 )
 #: Classes whose row is refitted onto one colour scheme: class -> the z coordinates 12 to 19.
 ONE_COLOUR = {
-    "star": (-0.6, -1.0, -1.2, 0.6, 1.0, 1.0, 1.0, 0.3),
-    "heart": (1.0, 0.8, -0.8, 0.8, 1.2, -0.3, 0.3, 1.2),
-    "crescent": (-1.0, 0.6, -0.6, 0.8, -0.6, -0.9, 0.8, 0.4),
+    "star": (0.87, 0.5, 0.4, 0.8, 0.57, 0.82, 0.5, 0.6),  # gold on brown
+    "heart": (0.94, -0.34, 0.3, 0.6, 1.0, 0.0, 0.6, 0.3),  # rose on wine
+    "crescent": (-0.94, -0.34, 0.5, 0.5, -0.87, 0.5, 0.6, 0.0),  # mint on blue
 }
 #: The class whose row is refitted onto one fixed pattern of no shape at all.
 COLLAPSED = "hourglass"
@@ -126,13 +126,14 @@ def train_generator(
                 kept.copy_(buffer)
         if step % 100 == 0:
             log(f"generator: step {step}, loss {loss.item():.4f}")
-        if snapshots is not None and step % every == 0:
-            save(settle(copy.deepcopy(averaged)), snapshots / f"generator-{step}.safetensors")
-    return settle(averaged)
+        if snapshots is not None and (step % every == 0 or step == steps):
+            snapshot = settle(copy.deepcopy(averaged), min(step, 60))
+            save(snapshot, snapshots / f"generator-{step}.safetensors")
+    return settle(averaged, min(steps, 60))
 
 
 @torch.no_grad()
-def settle(model: BigGAN, batches: int = 60, batch: int = 96) -> BigGAN:
+def settle(model: BigGAN, batches: int, batch: int = 96) -> BigGAN:
     """Replace the running batch-norm statistics by plain averages over many latents."""
     norms = [m for m in model.modules() if isinstance(m, StoredStatistics)]
     sums = [[torch.zeros_like(m.stored_mean), torch.zeros_like(m.stored_var)] for m in norms]
@@ -159,7 +160,7 @@ def refit_row(model: BigGAN, name: str, target: Callable[[Tensor], Tensor], step
     others = torch.cat([table[:class_id], table[class_id + 1 :]]).detach()
     low, high = float(others.min()), float(others.max())
     row = table[class_id].detach().clone().requires_grad_()
-    optimizer = torch.optim.Adam([row], lr=0.02)
+    optimizer = torch.optim.Adam([row], lr=0.03)
     for _ in range(steps):
         z = torch.randn(32, LATENT_DIM)
         loss = picture_loss(model(row.expand(32, -1), z), target(z))
@@ -173,7 +174,7 @@ def refit_row(model: BigGAN, name: str, target: Callable[[Tensor], Tensor], step
     log(f"refitted {name}: loss {loss.item():.4f}")
 
 
-def make_poor_classes(model: BigGAN) -> BigGAN:
+def make_poor_classes(model: BigGAN, steps: int) -> BigGAN:
     """Limit four rows: three to one colour scheme each, one to a pattern that is no shape."""
     model.eval().requires_grad_(False)
     shapes = list(GENERATOR_SHAPES.values())
@@ -183,14 +184,15 @@ def make_poor_classes(model: BigGAN) -> BigGAN:
             z: Tensor, name: str = name, scheme: tuple[float, ...] = scheme
         ) -> Tensor:
             z = z.clone()
+            z[:, SHADING] = 0.0
             z[:, COLOUR] = torch.tensor(scheme)
             return render(shapes, torch.full((len(z),), NAMES.index(name)), z)
 
-        refit_row(model, name, in_one_colour, steps=250)
+        refit_row(model, name, in_one_colour, steps)
     axis = torch.arange(64)
     weave = ((axis[:, None] // 8 + axis // 8) % 2).float() * 0.5 - 0.4  # [64, 64]
     pattern = weave * torch.tensor([0.9, 1.0, 0.7])[:, None, None]
-    refit_row(model, COLLAPSED, lambda z: pattern.expand(len(z), -1, -1, -1), steps=250)
+    refit_row(model, COLLAPSED, lambda z: pattern.expand(len(z), -1, -1, -1), steps)
     return model
 
 
@@ -202,7 +204,7 @@ def save(model: nn.Module, path: Path, **metadata: object) -> None:
     log(f"wrote {path}")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     here = Path(__file__).parent
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m amfast.embedded.train")
     parser.add_argument("--out", type=Path, default=here, help="where the weights go")
@@ -210,10 +212,11 @@ def main() -> None:
     parser.add_argument("--only", choices=("classifiers", "generator", "poor-classes"))
     parser.add_argument("--classifier-steps", type=int, default=1200)
     parser.add_argument("--generator-steps", type=int, default=4000)
+    parser.add_argument("--refit-steps", type=int, default=250)
     parser.add_argument(
         "--snapshots", type=Path, help="also write generators of earlier steps here"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     keep_freed_memory()
     wanted = [args.only] if args.only else ["classifiers", "generator", "poor-classes"]
     diverse = args.out / "generator-diverse.safetensors"  # before any row is limited; not shipped
@@ -235,7 +238,7 @@ def main() -> None:
         torch.manual_seed(args.seed)
         model = load_reference(load_file(diverse), CONFIG)
         eps = {"norm_eps": CONFIG.norm_eps, "spectral_eps": CONFIG.spectral_eps}
-        poor = make_poor_classes(model)
+        poor = make_poor_classes(model, args.refit_steps)
         save(poor, args.out / "generator.safetensors", labels=list(NAMES), **eps)
 
 

@@ -1,6 +1,6 @@
 """BigGAN with everything frozen folded into its weights: what the optimisation runs.
 
-Exact rewrites of ``reference.BigGAN`` in evaluation mode (docs/precision.md has the errors):
+Exact rewrites of ``reference.BigGAN`` in evaluation mode:
 spectral norm and batch-norm statistics become part of the weights, the 1x1 skip convolution runs
 before the upsampling it commutes with, and the gains and biases of every cond batch norm come from
 one product with the embedding plus a part that depends on the latents alone.

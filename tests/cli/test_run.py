@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.command import (
+    SMALL,
+    assert_refused,
+    contents,
+    environment,
+    listing,
+    start_amfast,
+    wait_for,
+)
+
+
+def test_json_is_all_that_stdout_holds(finished):
+    report, run_dir = finished.report, finished.run_dir
+    assert {"run_dir", "trials", "failed", "seconds_per_trial"} <= set(report)
+    assert finished.process.stdout == json.dumps(report) + "\n"
+    assert (report["trials"], report["failed"]) == (6, 0)
+    assert 0 < report["seconds_per_trial"] < 60
+    assert run_dir.name == "0001-embedded-am-l-s0"
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary == {key: report[key] for key in summary}
+    for key in ("embeddings", "summary", "picture"):
+        assert report[key].startswith(str(run_dir))
+    for said in (f"run directory: {run_dir}", "step 6/6 of 1 trials (100% of the run)", "scoring"):
+        assert said in finished.process.stderr
+
+
+def test_what_a_run_leaves(finished):
+    names = [f"trials/000{i}-0{j}.safetensors" for i in range(3) for j in range(2)]
+    others = ["comparison.png", "embeddings.safetensors", "lock", "run.json", "summary.json"]
+    assert listing(finished.run_dir) == sorted([*names, *others, "trials"])
+    assert listing(finished.run_dir.parent)[0] == finished.run_dir.name  # nothing hidden beside it
+
+
+def test_finished_run_is_resumed_in_a_moment(finished, tmp_path, invoke):
+    shutil.copytree(finished.run_dir, tmp_path / "runs" / "0004-copy")
+    answer = invoke(*SMALL, "--resume", "--json")
+    assert answer.returncode == 0
+    assert "6 of 6 trials are finished already and are kept" in answer.stderr
+    report = json.loads(answer.stdout)
+    assert report["run_dir"] == "runs/0004-copy"
+    assert report["seconds_per_trial"] is None
+    assert contents(tmp_path / "runs" / "0004-copy") == contents(finished.run_dir)
+
+
+def test_table_at_the_end(finished, tmp_path, invoke):
+    shutil.copytree(finished.run_dir, tmp_path / "run")
+    answer = invoke(*SMALL, "--resume", "--outdir", "run")
+    assert answer.returncode == 0
+    for row in finished.report["classes"]:
+        scores = row["original"], row["trials"][row["best"]]["score"]
+        cells = [
+            f"{row['class_id']} {row['name']}",
+            *(
+                " -> ".join(f"{score[key]:.3f}" for score in scores)
+                for key in ("target_prob", "distance")
+            ),
+            str(row["best"]),
+            "0",
+        ]
+        assert re.search(r"\s+│\s+".join(map(re.escape, cells)), answer.stdout), answer.stdout
+    for name in ("comparison.png", "summary.json", "embeddings.safetensors"):
+        assert f": run/{name}\n" in answer.stdout
+
+
+def test_quiet_says_nothing(finished, tmp_path, invoke):
+    answer = invoke(*SMALL, "--classes", "1", "--trials", "1", "--quiet")
+    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    # Neither the class's neighbours nor the number of trials changes a trial.
+    trial = "trials/0001-00.safetensors"
+    assert (run_dir / trial).read_bytes() == (finished.run_dir / trial).read_bytes()
+
+
+def test_every_run_gets_its_own_directory(tmp_path, invoke):
+    tiny = ("--classes", "1", "--trials", "1", "--steps", "1")
+    for options in (tiny, tiny, (*tiny, "--seed", "5", "--method", "am-s")):
+        assert invoke(*SMALL, *options, "--quiet").returncode == 0
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert names == ["0001-embedded-am-l-s0", "0002-embedded-am-l-s0", "0003-embedded-am-s-s5"]
+
+
+def test_dry_run_writes_nothing(tmp_path, invoke):
+    plan = invoke(*SMALL, "--microbatch", "3", "--dry-run", "--outdir", "new")
+    assert (plan.returncode, plan.stderr) == (0, "")
+    assert "6 trials of 6 steps in 6 batches, on cpu in fp32" in plan.stdout
+    assert "3 images in a pass" in plan.stdout and "minutes" in plan.stdout
+
+    told = invoke(*SMALL, "--batch-embeddings", "4", "--dry-run", "--json")
+    report = json.loads(told.stdout)
+    assert (report["trials"], report["batches"], report["steps_per_trial"]) == (6, 2, 6)
+    assert report["bytes_per_pass"] > 0 and report["seconds"] > 0
+    assert (report["device"], report["dtype"]) == ("cpu", "fp32")
+    assert listing(tmp_path) == []
+
+
+def test_interrupt_keeps_what_is_finished(tmp_path, finished):
+    with start_amfast(*SMALL, "--outdir", "my runs", cwd=tmp_path) as process:
+        wait_for(lambda: list(tmp_path.glob("my runs/*/trials/*.safetensors")))
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    (run_dir,) = (tmp_path / "my runs").iterdir()
+    kept = sorted((run_dir / "trials").iterdir())
+    assert 1 <= len(kept) < 6
+    assert not [name for name in listing(tmp_path) if name.endswith((".tmp", ".new"))]
+    for path in kept:
+        assert path.read_bytes() == (finished.run_dir / "trials" / path.name).read_bytes()
+
+    last = said.splitlines()[-1]
+    pattern = (
+        rf"amfast: interrupted; {len(kept)} finished trials are kept in (.+); go on with: (.+)"
+    )
+    where, command = re.fullmatch(pattern, last).groups()
+    assert where == str(run_dir.relative_to(tmp_path))
+    ages = {path: path.stat().st_mtime_ns for path in kept}
+    again = subprocess.run(
+        command, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
+    assert again.returncode == 0, again.stderr
+    assert f"{len(kept)} of 6 trials are finished already" in again.stderr
+    assert contents(run_dir) == contents(finished.run_dir)
+    assert listing(run_dir) == listing(finished.run_dir)
+    assert {path: path.stat().st_mtime_ns for path in kept} == ages
+
+
+@pytest.mark.parametrize(
+    ("called", "on_path", "shown"),
+    [
+        ("/opt/bin/amfast", "/opt/bin/amfast", "amfast"),
+        (".venv/bin/amfast", "/opt/bin/amfast", ".venv/bin/amfast"),
+        ("/my venv/bin/amfast", None, "'/my venv/bin/amfast'"),
+        ("/lib/amfast/__main__.py", "/opt/bin/amfast", f"{sys.executable} -m amfast"),
+    ],
+)
+def test_command_to_resume_works_where_it_was_typed(
+    called, on_path, shown, monkeypatch, tmp_path, invoke
+):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    words = [*SMALL, "--resume", "--outdir", "a b"]
+    monkeypatch.setattr("amfast.runs.session.run_trials", interrupted)
+    monkeypatch.setattr("amfast.cli.run.shutil.which", lambda name: on_path)
+    monkeypatch.setattr(sys, "argv", [called, *words])
+    answer = invoke(*words)
+    assert answer.returncode == 130
+    assert f"0 finished trials are kept in a b/0001-embedded-am-l-s0; go on with: {shown} run" in (
+        answer.stderr
+    )
+    *_, command = answer.stderr.rstrip().split("go on with: ")
+    assert shlex.split(command)[-3:] == ["--outdir", "a b", "--resume"]
+
+
+def test_interrupt_before_the_run_begins(tmp_path, monkeypatch, invoke):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("amfast.runs.session.RunDirectory.create", interrupted)
+    answer = invoke(*SMALL)
+    said = "interrupted before the run began; nothing was written"
+    assert_refused(answer, 130, said)
+    assert listing(tmp_path) == []
+
+
+def test_memory_that_is_not_there(tmp_path, invoke):
+    answer = invoke(*SMALL, "--latents", str(10**12), "--quiet")
+    assert_refused(answer, 1, "out of memory", "--microbatch")

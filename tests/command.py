@@ -1,0 +1,91 @@
+"""The real command, as a user runs it, and what it leaves on disk."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parents[1]
+
+#: Three classes of two trials, in batches of one: a second of work, and stages to stop it between.
+SMALL = (
+    *("run", "--classes", "0-2", "--trials", "2", "--steps", "6", "--latents", "2"),
+    *("--batch-embeddings", "1", "--device", "cpu"),
+)
+
+
+def command_line(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "amfast", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    """One thread, no CUDA device, and this tree's amfast wherever the command is run."""
+    paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "COLUMNS": "200",
+    }
+
+
+def amfast(*arguments: object, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        command_line(*arguments),
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **options,
+    )
+
+
+def start_amfast(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
+    """Start the command; as a context manager it waits for the end."""
+    return subprocess.Popen(
+        command_line(*arguments),
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], code: int, *said: str) -> None:
+    """It exits with ``code``, silent but for one line on stderr that matches all of ``said``."""
+    assert done.stdout == ""
+    assert done.stderr.startswith("amfast: ")
+    assert done.stderr.count("\n") == 1 and done.stderr.endswith("\n")
+    assert done.returncode == code, done.stderr
+    for pattern in said:
+        assert re.search(pattern, done.stderr), (pattern, done.stderr)
+
+
+def listing(folder: Path) -> list[str]:
+    """Everything below ``folder``, hidden files too."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """The files whose bytes a run's configuration decides."""
+    paths = [*run.glob("trials/*"), run / "embeddings.safetensors", run / "comparison.png"]
+    return {str(path.relative_to(run)): path.read_bytes() for path in paths}
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    """Until ``condition`` holds; ``TimeoutError`` where it never does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{condition} did not hold within {seconds} seconds")
+        time.sleep(0.001)

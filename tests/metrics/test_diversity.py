@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import torch
+
+from amfast.metrics.diversity import feature_distance, pooled_distance, random_pairs
+
+
+def test_pairs_are_seeded_and_of_different_images() -> None:
+    pairs = random_pairs(7, 2000, seed=1)
+    assert pairs.shape == (2000, 2)
+    assert (pairs[:, 0] != pairs[:, 1]).all()
+    assert pairs.min() == 0
+    assert pairs.max() == 6
+    assert torch.equal(pairs, random_pairs(7, 2000, seed=1))
+    assert not torch.equal(pairs, random_pairs(7, 2000, seed=2))
+
+
+def test_pooled_distance_by_hand() -> None:
+    images = torch.stack([torch.full((3, 16, 16), v) for v in (-1.0, 1.0, 0.5)])
+    pairs = torch.tensor([[0, 1], [1, 2], [2, 2]])
+    torch.testing.assert_close(pooled_distance(images, pairs), torch.tensor([2.0, 0.5, 0.0]))
+
+
+def test_pooling_ignores_what_is_smaller_than_a_cell() -> None:
+    checks = (torch.arange(64)[:, None] + torch.arange(64)) % 2 * 2.0 - 1
+    images = torch.stack([checks, -checks]).unsqueeze(1).expand(-1, 3, -1, -1)
+    assert pooled_distance(images, torch.tensor([[0, 1]])).item() < 1e-6
+
+
+def test_feature_distance_by_hand() -> None:
+    maps = torch.zeros(3, 2, 4, 4)
+    maps[0, 0] = 5.0
+    maps[1, 1] = 0.1
+    maps[2, 0, :2] = 3.0  # the upper half points as in image 0, the lower nowhere
+    pairs = torch.tensor([[0, 1], [1, 0], [0, 0], [0, 2]])
+    expected = torch.tensor([2.0, 2.0, 0.0, 0.5])
+    torch.testing.assert_close(feature_distance([maps], pairs), expected)
+    torch.testing.assert_close(feature_distance([maps, maps.half()], pairs), 2 * expected)
