@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+import torch
 import typer
 
 from amfast.cli import classes, doctor, run, sample
@@ -32,3 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except AmfastError as error:
         complain(str(error))
         sys.exit(error.exit_code)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        said = (str(error).splitlines() or [""])[0]
+        complain(f"out of memory: try fewer --latents or a smaller --microbatch ({said})")
+        sys.exit(AmfastError.exit_code)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Torch has a type for it on CUDA, and on the CPU a RuntimeError like any other."""
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)

@@ -24,7 +24,9 @@ class RunDisplay(Listener):
     """A ``Listener`` that shows a run on stderr: a live bar on a terminal, lines in a file."""
 
     def __init__(self, config: RunConfig, *, quiet: bool) -> None:
-        super().__init__(self._start, self._progress, self._trial, self._scoring)
+        super().__init__(
+            self._nothing_to_resume, self._start, self._progress, self._trial, self._scoring
+        )
         self.run_dir: Path | None = None
         self.finished = 0
         self._config, self._quiet, self._wanted = config, quiet, 0
@@ -56,6 +58,9 @@ class RunDisplay(Listener):
     def _say(self, text: str) -> None:
         if not self._quiet:
             stderr.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _nothing_to_resume(self, outdir: Path) -> None:
+        self._say(f"no run of this configuration in {outdir}: starting a new one")
 
     def _start(
         self, directory: RunDirectory, total: int, finished: int, damaged: list[Path]

@@ -89,7 +89,7 @@ def run(
             outcome = execute(job, outdir, resume=resume, listener=display)
         except KeyboardInterrupt:
             display.close()
-            complain(_how_to_resume(display.run_dir, display.finished))
+            complain(_how_to_resume(display.run_dir))
             raise typer.Exit(INTERRUPTED) from None
     directory = outcome.directory
     failed = outcome.summary["failed"]
@@ -121,9 +121,11 @@ def _show_plan(job: Job, *, as_json: bool) -> None:
         show_plan(plan, job.config)
 
 
-def _how_to_resume(run_dir: Path | None, finished: int) -> str:
+def _how_to_resume(run_dir: Path | None) -> str:
     if run_dir is None:
         return "interrupted before the run began; nothing was written"
+    # Counted on the disk: the interrupt may have come between a trial's writing and its report.
+    finished = len(list(run_dir.glob("trials/*.safetensors")))
     command = [argument for argument in sys.argv[1:] if argument != "--resume"]
     again = shlex.join([*_called_as(), *command, "--resume"])
     return f"interrupted; {finished} finished trials are kept in {run_dir}; go on with: {again}"

@@ -53,13 +53,18 @@ def load_generator(
     target = resolve_device(device)
     path = EMBEDDED / "generator.safetensors" if weights is None else Path(weights)
     state, metadata = read_safetensors(path)
-    config = infer_config(
-        state,
-        norm_eps=float(metadata.get("norm_eps", 1e-4)),
-        spectral_eps=float(metadata.get("spectral_eps", 1e-4)),
-    )
+    try:
+        eps = {key: float(metadata.get(key, 1e-4)) for key in ("norm_eps", "spectral_eps")}
+        labels = json.loads(metadata.get("labels", "[]"))
+    except ValueError as error:
+        raise WeightsError(f"the metadata of {path} cannot be read: {error}") from None
+    config = infer_config(state, **eps)
     model = load_reference(state, config)
-    labels = json.loads(metadata.get("labels", "null")) or map(str, range(config.num_classes))
+    labels = labels or [str(i) for i in range(config.num_classes)]
+    if len(labels) != config.num_classes or not all(isinstance(name, str) for name in labels):
+        raise WeightsError(
+            f"{path}: its labels should be {config.num_classes} names, one for each class"
+        )
     return BigGANGenerator(
         model,
         name=name if weights is None else path.stem,

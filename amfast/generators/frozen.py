@@ -1,9 +1,10 @@
 """BigGAN with everything frozen folded into its weights: what the optimisation runs.
 
-Exact rewrites of ``reference.BigGAN`` in evaluation mode:
-spectral norm and batch-norm statistics become part of the weights, the 1x1 skip convolution runs
-before the upsampling it commutes with, and the gains and biases of every cond batch norm come from
-one product with the embedding plus a part that depends on the latents alone.
+Exact rewrites of ``reference.BigGAN`` in evaluation mode: spectral norm and batch-norm statistics
+become part of the weights, the 1x1 skip convolution runs before the upsampling it commutes with,
+upsampling and 3x3 convolution are one transposed convolution, and the gains and biases of every
+cond batch norm come from one product with the embedding plus a part that depends on the latents
+alone.
 """
 
 from __future__ import annotations
@@ -47,6 +48,29 @@ class _FrozenConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight, self.bias, padding=self.padding)
+
+
+class _FrozenUpsampleConv(nn.Module):
+    """Nearest-neighbour upsampling and a 3x3 convolution as one transposed convolution.
+
+    The 3x3 kernel convolved with a 2x2 box, at stride 2: 4 products per output pixel instead of 9,
+    and no upsampled tensor.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, conv: SNConv2d) -> None:
+        super().__init__()
+        weight = conv.normalized_weight().detach()  # [out, in, 3, 3]
+        box = weight.new_ones(1, 1, 2, 2)
+        spread = F.conv2d(weight.flatten(0, 1)[:, None], box, padding=1)  # [out * in, 1, 4, 4]
+        kernel = spread.view(*weight.shape[:2], 4, 4).flip(2, 3).transpose(0, 1)
+        self.register_buffer("weight", kernel.contiguous(memory_format=torch.channels_last))
+        self.register_buffer("bias", cast(nn.Parameter, conv.bias).detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=1)
 
 
 class _FrozenAttention(nn.Module):
@@ -107,9 +131,9 @@ class FrozenBigGAN(nn.Module):
         parts: list[tuple[Tensor, Tensor, Tensor]] = []  # weight on embedding, on z, constant
         for i, stage in enumerate(source.blocks):
             block = cast(Block, cast(nn.ModuleList, stage)[0])
-            self.convs.append(
-                nn.ModuleList(_FrozenConv(c) for c in (block.conv1, block.conv2, block.conv_sc))
-            )
+            conv1 = _FrozenUpsampleConv(block.conv1)
+            rest = (_FrozenConv(block.conv2), _FrozenConv(block.conv_sc))
+            self.convs.append(nn.ModuleList((conv1, *rest)))
             if i == config.attention_block:
                 attention = cast(Attention, cast(nn.ModuleList, stage)[1])
                 self.attentions[str(i)] = _FrozenAttention(attention)
@@ -159,8 +183,7 @@ class FrozenBigGAN(nn.Module):
         for i, convs in enumerate(self.convs):
             conv1, conv2, conv_sc = cast(nn.ModuleList, convs)
             skip = conv_sc(h)
-            h = conv1(F.interpolate(norm_relu(h), scale_factor=2.0))
-            h = conv2(norm_relu(h)) + F.interpolate(skip, scale_factor=2.0)
+            h = conv2(norm_relu(conv1(norm_relu(h)))) + F.interpolate(skip, scale_factor=2.0)
             if str(i) in self.attentions:
                 h = self.attentions[str(i)](h)
         h = torch.addcmul(self.output_shift, h, self.output_scale).relu_()

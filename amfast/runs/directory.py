@@ -216,9 +216,12 @@ def _differences(run: RunDirectory, config: RunConfig, facts: RunFacts) -> list[
 
 
 def _identity(config: RunConfig, facts: RunFacts) -> dict[str, Any]:
-    """What must be the same for two runs to give the same bytes, by the name a user would know."""
+    """What must be the same for two runs to give the same bytes, by the name a user would know.
+
+    The fingerprint stands for the weights' file, which may have moved.
+    """
     return {
-        **config.model_dump(),
+        **config.model_dump(exclude={"weights"}),
         "generator.fingerprint": facts.generator["fingerprint"],
         "classifier.fingerprint": facts.classifier["fingerprint"],
         **{f"versions.{name}": value for name, value in facts.versions.items()},

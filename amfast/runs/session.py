@@ -15,6 +15,7 @@ from amfast.classes import select_classes
 from amfast.classifiers import ModuleClassifier, load_classifier
 from amfast.config import RunConfig, make_config
 from amfast.device import DTYPES, resolve_device, resolve_dtype
+from amfast.errors import RunError
 from amfast.generators import BigGANGenerator, load_generator
 from amfast.images.picture import PictureRow, side_by_side
 from amfast.metrics.embedding import EmbeddingScore, evaluation_latents, sample_images
@@ -49,6 +50,7 @@ class Job:
 class Listener:
     """What a caller may want to hear of while a run goes on; every part is optional."""
 
+    on_nothing_to_resume: Callable[[Path], None] = lambda outdir: None
     on_start: Callable[[RunDirectory, int, int, list[Path]], None] = lambda *event: None
     on_progress: Callable[[Progress], None] = lambda progress: None
     on_trial: Callable[[TrialResult], None] = lambda result: None
@@ -103,9 +105,7 @@ def execute(
     disk before the next batch starts. Raises ``RunError``.
     """
     listener = listener or Listener()
-    directory = RunDirectory.find(outdir, job.config, job.facts) if resume else None
-    if directory is None:
-        directory = RunDirectory.create(outdir, job.config, job.facts)
+    directory = _open_directory(job, outdir, resume=resume, listener=listener)
     with directory.lock():
         trials = plan_trials(job.config.classes, job.config.trials, job.config.seed)
         results, damaged = directory.finished(trials)
@@ -129,6 +129,21 @@ def execute(
         if picture := comparison(job, found):
             write_bytes(directory.picture_path, picture)
     return Outcome(directory, found, seconds, summary)
+
+
+def _open_directory(job: Job, outdir: Path, *, resume: bool, listener: Listener) -> RunDirectory:
+    found = RunDirectory.find(outdir, job.config, job.facts) if resume else None
+    if found is not None:
+        return found
+    if (outdir / "run.json").exists():
+        raise RunError(
+            f"{outdir} is a run directory: add --resume to go on with it, "
+            "or give the folder that new runs go into"
+        )
+    created = RunDirectory.create(outdir, job.config, job.facts)
+    if resume:
+        listener.on_nothing_to_resume(outdir)
+    return created
 
 
 def summarize(job: Job, result: Result, seconds_per_trial: float | None) -> dict[str, Any]:

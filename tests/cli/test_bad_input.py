@@ -132,11 +132,14 @@ class Tried(NamedTuple):
     after: list[str]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def tried(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[Tried]]]:
-    """The selected cases, two at a time: loading torch is most of a command's time."""
+    """The selected cases, two at a time, while the tests before ``test_refused`` run.
+
+    Loading torch is most of a command's time.
+    """
 
     def attempt(case: Case, folder: Path) -> Tried:
         before = listing(folder)
@@ -157,13 +160,6 @@ def tried(
         pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_refused(case: str, tried: dict[str, Future[Tried]]) -> None:
-    result = tried[case].result()
-    assert_refused(result.done, CASES[case].code, *CASES[case].said)
-    assert result.after == result.before
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variant_refused(variant, tmp_path, invoke):
     furnish(tmp_path)
@@ -175,7 +171,7 @@ def test_variant_refused(variant, tmp_path, invoke):
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [("run --steps many", "'many'"), ("run --stepz 3", "--stepz"), ("sing", "'sing'")],
+    [("run --steps many", "'--steps'"), ("run --stepz 3", "--stepz"), ("sing", "'sing'")],
 )
 def test_what_cannot_be_parsed(arguments, named, invoke):
     answer = invoke(*arguments.split())
@@ -384,3 +380,10 @@ def test_every_trial_not_finite(tmp_path, other_weights, invoke):
     report = strict_json(done.stdout)
     assert report["classes"][0]["best"] is None
     assert len(load_file(tmp_path / report["embeddings"])["class_ids"]) == 0
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_refused(case: str, tried: dict[str, Future[Tried]]) -> None:
+    result = tried[case].result()
+    assert_refused(result.done, CASES[case].code, *CASES[case].said)
+    assert result.after == result.before

@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from amfast.cli import main
+from amfast.generators import EMBEDDED
 from tests.command import (
     SMALL,
     assert_refused,
@@ -54,6 +56,29 @@ def test_finished_run_is_resumed_in_a_moment(finished, tmp_path, invoke):
     assert contents(tmp_path / "runs" / "0004-copy") == contents(finished.run_dir)
 
 
+def test_resuming_nothing_starts_a_run_and_says_so(tmp_path, invoke):
+    answer = invoke(*SMALL, "--classes", "0", "--trials", "1", "--resume", "--outdir", "none")
+    assert answer.returncode == 0
+    assert "no run of this configuration in none: starting a new one" in answer.stderr
+
+
+def test_a_run_is_not_put_into_a_run(finished, tmp_path, invoke):
+    shutil.copytree(finished.run_dir, tmp_path / "run")
+    before = listing(tmp_path)
+    answer = invoke(*SMALL, "--outdir", "run")
+    assert_refused(answer, 1, "run is a run directory: add --resume")
+    assert listing(tmp_path) == before
+
+
+def test_weights_may_have_moved(tmp_path, invoke):
+    shutil.copy(EMBEDDED / "generator.safetensors", tmp_path / "a.safetensors")
+    few = (*SMALL, "--classes", "0", "--trials", "1", "--resume", "--outdir", "runs", "--weights")
+    assert invoke(*few, "a.safetensors").returncode == 0
+    (tmp_path / "a.safetensors").rename(tmp_path / "folder.safetensors")
+    answer = invoke(*few, "folder.safetensors")
+    assert "1 of 1 trials are finished already" in answer.stderr
+
+
 def test_table_at_the_end(finished, tmp_path, invoke):
     shutil.copytree(finished.run_dir, tmp_path / "run")
     answer = invoke(*SMALL, "--resume", "--outdir", "run")
@@ -92,12 +117,13 @@ def test_every_run_gets_its_own_directory(tmp_path, invoke):
 
 
 def test_dry_run_writes_nothing(tmp_path, invoke):
-    plan = invoke(*SMALL, "--microbatch", "3", "--dry-run", "--outdir", "new")
+    wide = ("--batch-embeddings", "4")
+    plan = invoke(*SMALL, *wide, "--microbatch", "5", "--dry-run", "--outdir", "new")
     assert (plan.returncode, plan.stderr) == (0, "")
-    assert "6 trials of 6 steps in 6 batches, on cpu in fp32" in plan.stdout
-    assert "3 images in a pass" in plan.stdout and "minutes" in plan.stdout
+    assert "6 trials of 6 steps in 2 batches, on cpu in fp32" in plan.stdout
+    assert "images in a pass, 2 passes in a step" in plan.stdout and "minutes" in plan.stdout
 
-    told = invoke(*SMALL, "--batch-embeddings", "4", "--dry-run", "--json")
+    told = invoke(*SMALL, *wide, "--dry-run", "--json")
     report = json.loads(told.stdout)
     assert (report["trials"], report["batches"], report["steps_per_trial"]) == (6, 2, 6)
     assert report["bytes_per_pass"] > 0 and report["seconds"] > 0
@@ -177,4 +203,13 @@ def test_interrupt_before_the_run_begins(tmp_path, monkeypatch, invoke):
 
 def test_memory_that_is_not_there(tmp_path, invoke):
     answer = invoke(*SMALL, "--latents", str(10**12), "--quiet")
-    assert_refused(answer, 1, "out of memory", "--microbatch")
+    assert_refused(answer, 1, "out of memory: .*--microbatch", "can't allocate memory")
+
+
+def test_other_errors_are_not_hidden(monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("amfast.cli.run.prepare", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(list(SMALL))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import torch
 from PIL import Image
 from safetensors import safe_open
 
@@ -90,4 +89,3 @@ def test_embedding_that_overflows_is_drawn(tmp_path, other_weights, invoke):
     answer = invoke("sample", "--weights", other_weights, "--classes", "0-1", "--count", "1")
     assert answer.returncode == 0
     assert len(groups(tmp_path / "sample.png", 1, 1)) == 2
-    assert torch.isfinite(torch.zeros(1)).all()

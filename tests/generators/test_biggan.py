@@ -93,6 +93,21 @@ def test_labels_default_to_numbers_and_fingerprints_differ(tmp_path: Path) -> No
     assert len(prints) == 2
 
 
+@pytest.mark.parametrize(
+    ("metadata", "sentence"),
+    [
+        ({"labels": "not json"}, "metadata of .* cannot be read"),
+        ({"norm_eps": "small"}, "metadata of .* cannot be read"),
+        ({"labels": '["a"]'}, "should be 2 names"),
+        ({"labels": "[1, 2]"}, "should be 2 names"),
+    ],
+)
+def test_bad_metadata(tmp_path: Path, metadata: dict[str, str], sentence: str) -> None:
+    path = write(tmp_path / "x.safetensors", random_biggan(CONFIGS["one-block"]), **metadata)
+    with pytest.raises(WeightsError, match=sentence):
+        amfast.load_generator("embedded", weights=path, device="cpu")
+
+
 def test_truncation_scales_the_latents() -> None:
     full = amfast.load_generator("embedded", device="cpu")
     half = amfast.load_generator("embedded", device="cpu", truncation=0.5)
