@@ -22,9 +22,13 @@ def examine() -> dict[str, Any]:
         devices[f"cuda:{index}"] = torch.cuda.get_device_name(index)
     chosen = resolve_device("auto")
     devices["auto"] = f"{chosen}, {str(resolve_dtype('auto', chosen)).removeprefix('torch.')}"
-    packages = ("amfast", "torch", "numpy", "safetensors")
+    packages = ("amfast", "numpy", "safetensors")
     return {
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            **{package: version(package) for package in packages},
+        },
         "devices": devices,
         "ops": [asdict(op) for op in implementations()],
     }

@@ -55,7 +55,8 @@ class RunFacts:
             class_names=dict(enumerate(classifier.labels)),
             versions={
                 "python": platform.python_version(),
-                **{name: version(name) for name in ("amfast", "torch", "numpy")},
+                "torch": str(torch.__version__),
+                **{name: version(name) for name in ("amfast", "numpy")},
             },
             device={"type": device.type, "name": _device_name(device), "dtype": dtype},
         )

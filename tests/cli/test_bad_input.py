@@ -226,7 +226,9 @@ def test_read_only_output(tmp_path):
 
 def test_full_output(tmp_path):
     (tmp_path / "runs").mkdir()
-    done = amfast("run", "--classes", "0", cwd=tmp_path, preexec_fn=limit_file_size(0))
+    done = amfast(
+        "run", "--classes", "0", cwd=tmp_path, measured=False, preexec_fn=limit_file_size(0)
+    )
     assert_refused(done, 1, "cannot write .*run.json: file too large|cannot make a run directory")
     assert listing(tmp_path) == ["runs"]
 
@@ -270,7 +272,6 @@ def test_resuming_another_configuration(tmp_path, finished, other_weights):
         "run is another run: ",
         "steps: 6 in the run, 7 asked for",
         "seed: 0 in the run, 3 asked for",
-        "weights: None in the run, .*broken.safetensors asked for",
         "generator.fingerprint: [0-9a-f]{16} in the run, [0-9a-f]{16} asked for",
     )
     assert "latents: " not in done.stderr  # only what differs
