@@ -14,6 +14,7 @@ from amfast.cli import main
 from amfast.generators import EMBEDDED
 from tests.command import (
     SMALL,
+    amfast,
     assert_refused,
     contents,
     environment,
@@ -131,8 +132,11 @@ def test_dry_run_writes_nothing(tmp_path, invoke):
     assert listing(tmp_path) == []
 
 
-def test_interrupt_keeps_what_is_finished(tmp_path, finished):
-    with start_amfast(*SMALL, "--outdir", "my runs", cwd=tmp_path) as process:
+def test_interrupt_keeps_what_is_finished(tmp_path):
+    slow = (*SMALL, "--steps", "60")  # seconds are left after the first trial, on any machine
+    assert amfast(*slow, "--quiet", "--outdir", "undisturbed", cwd=tmp_path).returncode == 0
+    (undisturbed,) = (tmp_path / "undisturbed").iterdir()
+    with start_amfast(*slow, "--outdir", "my runs", cwd=tmp_path) as process:
         wait_for(lambda: list(tmp_path.glob("my runs/*/trials/*.safetensors")))
         process.send_signal(signal.SIGINT)
         _, said = process.communicate()
@@ -143,7 +147,7 @@ def test_interrupt_keeps_what_is_finished(tmp_path, finished):
     assert 1 <= len(kept) < 6
     assert not [name for name in listing(tmp_path) if name.endswith((".tmp", ".new"))]
     for path in kept:
-        assert path.read_bytes() == (finished.run_dir / "trials" / path.name).read_bytes()
+        assert path.read_bytes() == (undisturbed / "trials" / path.name).read_bytes()
 
     last = said.splitlines()[-1]
     pattern = (
@@ -157,8 +161,8 @@ def test_interrupt_keeps_what_is_finished(tmp_path, finished):
     )
     assert again.returncode == 0, again.stderr
     assert f"{len(kept)} of 6 trials are finished already" in again.stderr
-    assert contents(run_dir) == contents(finished.run_dir)
-    assert listing(run_dir) == listing(finished.run_dir)
+    assert contents(run_dir) == contents(undisturbed)
+    assert listing(run_dir) == listing(undisturbed)
     assert {path: path.stat().st_mtime_ns for path in kept} == ages
 
 
