@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -55,7 +56,10 @@ def amfast(
 
 
 def start_amfast(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
-    """Start the command; as a context manager it waits for the end."""
+    """Start the command; as a context manager it waits for the end.
+
+    It hears SIGINT even where the suite itself was started in the background and does not.
+    """
     return subprocess.Popen(
         command_line(*arguments),
         cwd=cwd,
@@ -63,6 +67,7 @@ def start_amfast(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -20,10 +20,14 @@ from tests.command import SMALL, amfast, contents, listing, start_amfast
 KILLS = 5
 
 
+def wait_until_it_runs(process):
+    assert any(line.startswith("run directory: ") for line in process.stderr)
+
+
 def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     options = (*SMALL, "--steps", "16", "--batch-embeddings", "2", "--resume", "--outdir")
     with start_amfast(*options, "whole", cwd=tmp_path) as process:
-        assert process.stderr.readline().startswith("run directory: ")
+        wait_until_it_runs(process)
         began = time.monotonic()
         process.communicate()
         length = time.monotonic() - began
@@ -32,7 +36,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     moments, finished = random.Random(0), []
     for _ in range(KILLS):
         with start_amfast(*options, "killed", cwd=tmp_path) as process:
-            assert process.stderr.readline().startswith("run directory: ")
+            wait_until_it_runs(process)
             time.sleep(moments.uniform(0, length / 4))
             process.kill()
         assert process.returncode == -signal.SIGKILL
