@@ -156,8 +156,7 @@ def run_trials(
     rows = own_rows(generator, classifier)
     for first in range(0, len(trials), config.batch_embeddings):
         batch = trials[first : first + config.batch_embeddings]
-        own = [rows.get(t.class_id) for t in batch]
-        start = initial_embeddings(METHODS[config.method], generator, own, batch)
+        start = initial_embeddings(METHODS[config.method], generator.class_embeddings, rows, batch)
         yield from optimize_batch(generator, objective, batch, start, settings, on_progress)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from amfast.config import DtypeName
 from amfast.device import resolve_device, resolve_dtype
 from amfast.embedded.shapenet import ShapeNet
 from amfast.errors import UsageError, WeightsError
-from amfast.generators import EMBEDDED, read_safetensors
+from amfast.generators import EMBEDDED, read_labels, read_safetensors
 
 __all__ = [
     "Classifier",
@@ -55,7 +54,7 @@ def load_classifier(
     target = resolve_device(device)
     path = EMBEDDED / EMBEDDED_CLASSIFIERS[name] if weights is None else Path(weights)
     state, metadata = read_safetensors(path)
-    labels = tuple(json.loads(metadata.get("labels", "[]")))
+    labels = tuple(read_labels(metadata, path))
     module = ShapeNet(len(labels))
     try:
         module.load_state_dict(state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -30,6 +31,20 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise WeightsError(f"cannot read weights from {path}: {error}") from None
 
 
+def read_labels(metadata: Mapping[str, str], path: Path) -> list[str]:
+    """The class names in a file's metadata, none where it has no ``labels``.
+
+    Raises ``WeightsError`` where they are not a JSON list of strings.
+    """
+    try:
+        labels = json.loads(metadata.get("labels", "[]"))
+    except ValueError as error:
+        raise WeightsError(f"{path}: its labels cannot be read: {error}") from None
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise WeightsError(f"{path}: its labels should be a JSON list of names")
+    return labels
+
+
 def load_generator(
     name: str,
     *,
@@ -55,16 +70,13 @@ def load_generator(
     state, metadata = read_safetensors(path)
     try:
         eps = {key: float(metadata.get(key, 1e-4)) for key in ("norm_eps", "spectral_eps")}
-        labels = json.loads(metadata.get("labels", "[]"))
     except ValueError as error:
         raise WeightsError(f"the metadata of {path} cannot be read: {error}") from None
     config = infer_config(state, **eps)
     model = load_reference(state, config)
-    labels = labels or [str(i) for i in range(config.num_classes)]
-    if len(labels) != config.num_classes or not all(isinstance(name, str) for name in labels):
-        raise WeightsError(
-            f"{path}: its labels should be {config.num_classes} names, one for each class"
-        )
+    labels = read_labels(metadata, path) or [str(i) for i in range(config.num_classes)]
+    if len(labels) != config.num_classes:
+        raise WeightsError(f"{path} names {len(labels)} classes and holds {config.num_classes}")
     return BigGANGenerator(
         model,
         name=name if weights is None else path.stem,

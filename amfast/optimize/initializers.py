@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from amfast.errors import UsageError
 from amfast.optimize.trials import Trial
-
-if TYPE_CHECKING:  # config needs the methods' names before generators can be imported
-    from amfast.generators.protocol import Generator
 
 MethodName = Literal["am-s", "am-l"]
 
@@ -34,25 +30,17 @@ METHODS: dict[MethodName, Method] = {
 
 
 def initial_embeddings(
-    method: Method, generator: Generator, rows: Sequence[int | None], trials: Sequence[Trial]
+    method: Method, table: Tensor, rows: Mapping[int, int], trials: Sequence[Trial]
 ) -> Tensor:
-    """Starting embeddings ``[T, E]`` in fp32 on the generator's device.
+    """Starting embeddings ``[T, E]`` in fp32 on the device of the class ``table`` ``[N, E]``.
 
-    ``rows`` holds, for each trial, the generator's own row for the target class, or None where it
-    has none; AM-S then raises ``UsageError``.
+    ``rows`` maps a target class to its own row of ``table``. AM-S needs one for every trial's class
+    (``amfast.api.check_method`` refuses a run that lacks one).
     """
-    table = generator.class_embeddings
+    mean = table.mean(dim=0)
     starts = []
-    for row, trial in zip(rows, trials, strict=True):
-        if method.starts_at == "mean":
-            base = table.mean(dim=0)
-        elif row is None:
-            raise UsageError(
-                f"am-s starts from the class's own embedding, and {generator.spec.name} has none "
-                f"for target {trial.class_id}: use am-l, which starts from the mean"
-            )
-        else:
-            base = table[row]
+    for trial in trials:
+        base = mean if method.starts_at == "mean" else table[rows[trial.class_id]]
         noise = torch.randn(table.shape[1], generator=trial.random("start"))
         starts.append(base + method.noise * noise.to(base))
     return torch.stack(starts)

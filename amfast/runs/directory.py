@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -56,8 +56,9 @@ class RunDirectory:
         name = f"{_slug(facts.generator['name'])}-{config.method}-s{config.seed}"
         created = datetime.now(timezone.utc).isoformat(timespec="seconds")
         content = _RunFile(config=config, created=created, **asdict(facts))
+        made: list[Path] = []
         try:
-            outdir.mkdir(parents=True, exist_ok=True)
+            _make_directories(outdir, made)
             number, claim = _claim_number(outdir)
             try:
                 (claim / "trials").mkdir()
@@ -73,6 +74,9 @@ class RunDirectory:
             problem = reason(error)
         else:
             return RunDirectory(path, config, facts)
+        for directory in reversed(made):
+            with suppress(OSError):  # another process may be using it by now
+                directory.rmdir()
         raise RunError(
             f"cannot make a run directory in {outdir}: {problem}; choose another output directory"
         )
@@ -93,6 +97,17 @@ class RunDirectory:
         return RunDirectory(path, run.config, facts)
 
     @staticmethod
+    def is_run(path: Path) -> bool:
+        """Whether ``path`` is one run, rather than a folder of runs or nothing yet.
+
+        Raises ``RunError`` where that cannot be seen.
+        """
+        try:
+            return (path / "run.json").exists()
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {reason(error)}") from None
+
+    @staticmethod
     def find(path: Path, config: RunConfig, facts: RunFacts) -> RunDirectory | None:
         """The run to resume.
 
@@ -100,17 +115,16 @@ class RunDirectory:
         (``RunError`` naming what differs, or a damaged ``run.json``), or a folder of runs, of
         which the newest such run is taken and damaged ones are passed over; None without one.
         """
-        try:
-            is_run = (path / "run.json").exists()
-            numbered = sorted(_numbered(path), reverse=True)
-        except OSError as error:
-            raise RunError(f"cannot read {path}: {reason(error)}") from None
-        if is_run:
+        if RunDirectory.is_run(path):
             run = RunDirectory.open(path)
             differences = _differences(run, config, facts)
             if differences:
                 raise RunError(f"{path} is another run: {'; '.join(differences)}")
             return run
+        try:
+            numbered = sorted(_numbered(path), reverse=True)
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {reason(error)}") from None
         for _, directory in numbered:
             try:
                 run = RunDirectory.open(directory)
@@ -176,6 +190,15 @@ def _slug(name: str) -> str:
     """The last component of a name or path, in characters that are safe in any path."""
     last = re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
     return re.sub(r"[^a-z0-9.-]+", "-", last)[:64].strip(".-") or "generator"
+
+
+def _make_directories(path: Path, made: list[Path]) -> None:
+    """``mkdir`` with parents that notes, in ``made``, which ones were missing, outermost first."""
+    missing = [parent for parent in (path, *path.parents) if not parent.exists()]
+    for directory in reversed(missing):
+        directory.mkdir(exist_ok=True)
+        made.append(directory)
+    path.mkdir(exist_ok=True)
 
 
 def _numbered(outdir: Path) -> list[tuple[int, Path]]:

@@ -135,7 +135,7 @@ def _open_directory(job: Job, outdir: Path, *, resume: bool, listener: Listener)
     found = RunDirectory.find(outdir, job.config, job.facts) if resume else None
     if found is not None:
         return found
-    if (outdir / "run.json").exists():
+    if RunDirectory.is_run(outdir):
         raise RunError(
             f"{outdir} is a run directory: add --resume to go on with it, "
             "or give the folder that new runs go into"

@@ -96,10 +96,11 @@ def test_labels_default_to_numbers_and_fingerprints_differ(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("metadata", "sentence"),
     [
-        ({"labels": "not json"}, "metadata of .* cannot be read"),
+        ({"labels": "not json"}, "labels cannot be read"),
         ({"norm_eps": "small"}, "metadata of .* cannot be read"),
-        ({"labels": '["a"]'}, "should be 2 names"),
-        ({"labels": "[1, 2]"}, "should be 2 names"),
+        ({"labels": '["a"]'}, "names 1 classes and holds 2"),
+        ({"labels": "[1, 2]"}, "should be a JSON list of names"),
+        ({"labels": "7"}, "should be a JSON list of names"),
     ],
 )
 def test_bad_metadata(tmp_path: Path, metadata: dict[str, str], sentence: str) -> None:

@@ -32,10 +32,9 @@ def test_latents_are_standard_normal() -> None:
 
 def test_starts_are_the_papers(generator: LinearGenerator) -> None:
     trials = [Trial(1, i, 0) for i in range(2000)]
-    rows = [1] * len(trials)
     table = generator.class_embeddings
     for name, base in (("am-s", table[1]), ("am-l", table.mean(dim=0))):
-        noise = initial_embeddings(METHODS[name], generator, rows, trials) - base  # type: ignore[index]
+        noise = initial_embeddings(METHODS[name], table, {1: 1}, trials) - base  # type: ignore[index]
         assert noise.mean(dim=0).abs().max() < 0.01
         assert abs(noise.std() - 0.1) < 0.003
     assert METHODS["am-s"].learning_rate == 0.01

@@ -145,6 +145,8 @@ def test_outdir_is_read_only(read_only, config, facts):
 def test_outdir_that_cannot_be_looked_into(unreadable, config, facts):
     with pytest.raises(RunError, match=f"cannot read {unreadable}: permission denied"):
         RunDirectory.find(unreadable, config, facts)
+    with pytest.raises(RunError, match=f"cannot read {unreadable}: permission denied"):
+        RunDirectory.is_run(unreadable)
 
 
 def test_outdir_is_full(tmp_path, config, facts, disk_full):
