@@ -103,7 +103,7 @@ class BigGANGenerator:
         )
         self.class_embeddings = table.to(device)
         self.truncation = truncation
-        self._model = FrozenBigGAN(model, dtype).to(device)
+        self._model = FrozenBigGAN(model, dtype, device)
 
     def prepare_latents(self, latents: Tensor) -> PreparedLatents:
         return self._model.prepare_latents(latents * self.truncation)

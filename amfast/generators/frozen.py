@@ -2,14 +2,16 @@
 
 Exact rewrites of ``reference.BigGAN`` in evaluation mode: spectral norm and batch-norm statistics
 become part of the weights, the 1x1 skip convolution runs before the upsampling it commutes with,
-upsampling and 3x3 convolution are one transposed convolution, and the gains and biases of every
-cond batch norm come from one product with the embedding plus a part that depends on the latents
-alone.
+upsampling and 3x3 convolution are one convolution (``frozen_layers``), and the gains and biases of
+every cond batch norm come from one product with the embedding plus a part that depends on the
+latents alone.
 """
 
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,6 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from amfast.generators.frozen_layers import (
+    FrozenAttention,
+    FrozenConv,
+    FrozenSubpixelConv,
+    FrozenUpsampleConv,
+)
 from amfast.generators.reference import (
     Attention,
     BigGAN,
@@ -25,6 +33,7 @@ from amfast.generators.reference import (
     OutputBatchNorm,
     SNConv2d,
 )
+from amfast.ops import cond_norm_relu, upsample_add, upsample_add_norm_relu
 
 
 @dataclass(frozen=True)
@@ -33,60 +42,6 @@ class PreparedLatents:
 
     seed_map: Tensor  # [T*Z, widths[0], 4, 4]
     affine: Tensor  # [T, Z, A]: the latents' part of every scale and shift
-
-
-class _FrozenConv(nn.Module):
-    weight: Tensor
-    bias: Tensor | None
-
-    def __init__(self, conv: SNConv2d) -> None:
-        super().__init__()
-        weight = conv.normalized_weight().detach()
-        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
-        self.register_buffer("bias", None if conv.bias is None else conv.bias.detach())
-        self.padding = conv.padding
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, self.bias, padding=self.padding)
-
-
-class _FrozenUpsampleConv(nn.Module):
-    """Nearest-neighbour upsampling and a 3x3 convolution as one transposed convolution.
-
-    The 3x3 kernel convolved with a 2x2 box, at stride 2: 4 products per output pixel instead of 9,
-    and no upsampled tensor.
-    """
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, conv: SNConv2d) -> None:
-        super().__init__()
-        weight = conv.normalized_weight().detach()  # [out, in, 3, 3]
-        box = weight.new_ones(1, 1, 2, 2)
-        spread = F.conv2d(weight.flatten(0, 1)[:, None], box, padding=1)  # [out * in, 1, 4, 4]
-        kernel = spread.view(*weight.shape[:2], 4, 4).flip(2, 3).transpose(0, 1)
-        self.register_buffer("weight", kernel.contiguous(memory_format=torch.channels_last))
-        self.register_buffer("bias", cast(nn.Parameter, conv.bias).detach())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=1)
-
-
-class _FrozenAttention(nn.Module):
-    def __init__(self, attention: Attention) -> None:
-        super().__init__()
-        self.theta, self.phi = _FrozenConv(attention.theta), _FrozenConv(attention.phi)
-        self.g, self.o = _FrozenConv(attention.g), _FrozenConv(attention.o)
-        self.o.weight.mul_(attention.gamma.detach())
-
-    def forward(self, x: Tensor) -> Tensor:
-        n, _, height, width = x.shape
-        query = self.theta(x).flatten(2).transpose(1, 2)[:, None]  # [N, 1, HW, C/8]
-        key = F.max_pool2d(self.phi(x), 2).flatten(2).transpose(1, 2)[:, None]
-        value = F.max_pool2d(self.g(x), 2).flatten(2).transpose(1, 2)[:, None]
-        mixed = F.scaled_dot_product_attention(query, key, value, scale=1.0)[:, 0]
-        return x + cast(Tensor, self.o(mixed.transpose(1, 2).reshape(n, -1, height, width)))
 
 
 def _scale_shift(norm: CondBatchNorm) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -105,11 +60,28 @@ def _scale_shift(norm: CondBatchNorm) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     )
 
 
+#: Output resolutions from which upsampling convolutions run in subpixel form, by device. Measured
+#: on an AVX-512 CPU, fp32; on CUDA the transposed form stands until both have been timed there.
+_SUBPIXEL_FROM = {"cpu": 16}
+
+
+class _Block(nn.Module):
+    """The convolutions of one block: ``upsample`` with the first, ``conv2``, and the skip path's."""
+
+    def __init__(self, block: Block, *, subpixel: bool) -> None:
+        super().__init__()
+        form = FrozenSubpixelConv if subpixel else FrozenUpsampleConv
+        self.upsample = form(block.conv1)
+        self.conv2 = FrozenConv.of(block.conv2)
+        self.conv_sc = FrozenConv.of(block.conv_sc)
+
+
 class FrozenBigGAN(nn.Module):
     """The frozen form of one ``BigGAN``. Takes embeddings ``[T, E]`` and latents ``[T, Z, D]``.
 
-    Weights are folded in float64 and then rounded to ``dtype`` once. Move it with ``.to(device)``
-    only: the embedding's product stays in float64 whatever ``dtype`` is.
+    Weights are folded in float64, rounded to ``dtype`` once and put on ``device``. Scales and
+    shifts, and the latents' part of them, are float32 (float64 for float64) whatever ``dtype`` is;
+    the embedding's product is float64.
     """
 
     seed_weight: Tensor
@@ -121,22 +93,20 @@ class FrozenBigGAN(nn.Module):
     output_shift: Tensor
 
     @torch.no_grad()
-    def __init__(self, source: BigGAN, dtype: torch.dtype) -> None:
+    def __init__(self, source: BigGAN, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
         source, config = copy.deepcopy(source).double(), source.config
-        self.config = config
-        dim = config.embedding_dim
-        self.convs = nn.ModuleList()
+        self.config, dim = config, config.embedding_dim
+        subpixel_from = _SUBPIXEL_FROM.get(device.type, math.inf)
+        self.blocks = nn.ModuleList()
         self.attentions = nn.ModuleDict()
         parts: list[tuple[Tensor, Tensor, Tensor]] = []  # weight on embedding, on z, constant
         for i, stage in enumerate(source.blocks):
             block = cast(Block, cast(nn.ModuleList, stage)[0])
-            conv1 = _FrozenUpsampleConv(block.conv1)
-            rest = (_FrozenConv(block.conv2), _FrozenConv(block.conv_sc))
-            self.convs.append(nn.ModuleList((conv1, *rest)))
+            self.blocks.append(_Block(block, subpixel=8 * 2**i >= subpixel_from))
             if i == config.attention_block:
                 attention = cast(Attention, cast(nn.ModuleList, stage)[1])
-                self.attentions[str(i)] = _FrozenAttention(attention)
+                self.attentions[str(i)] = FrozenAttention(attention)
             start = (i + 1) * config.chunk_dim
             for norm in (block.bn1, block.bn2):
                 scale_w, scale_c, shift_w, shift_c = _scale_shift(norm)
@@ -144,47 +114,56 @@ class FrozenBigGAN(nn.Module):
                     on_z = weight.new_zeros(len(weight), config.latent_dim)
                     on_z[:, start : start + config.chunk_dim] = weight[:, dim:]
                     parts.append((weight[:, :dim], on_z, constant))
-        self.register_buffer("latent_weight", torch.cat([p[1] for p in parts]).t().contiguous())
-        self.register_buffer("constant", torch.cat([p[2] for p in parts]))
         self._splits = [len(p[0]) for p in parts]
-
+        self.output_conv = FrozenConv.of(cast(SNConv2d, source.output_layer[2]))
         self.register_buffer("seed_weight", source.linear.normalized_weight())
         self.register_buffer("seed_bias", cast(nn.Parameter, source.linear.bias).detach())
+        self.to(dtype)
+
+        affine_dtype = torch.float64 if dtype == torch.float64 else torch.float32
         norm_out = cast(OutputBatchNorm, source.output_layer[0])
         output_scale = norm_out.gain * (norm_out.stored_var + norm_out.eps).rsqrt()
-        self.register_buffer("output_scale", output_scale[:, None, None])
-        shift = norm_out.bias - norm_out.stored_mean * output_scale
-        self.register_buffer("output_shift", shift[:, None, None])
-        self.output_conv = _FrozenConv(cast(SNConv2d, source.output_layer[2]))
-        self.to(dtype)
+        output_shift = norm_out.bias - norm_out.stored_mean * output_scale
+        for name, tensor in (
+            ("latent_weight", torch.cat([p[1] for p in parts]).t().contiguous()),
+            ("constant", torch.cat([p[2] for p in parts])),
+            ("output_scale", output_scale),
+            ("output_shift", output_shift),
+        ):
+            self.register_buffer(name, tensor.to(affine_dtype))
         self.register_buffer("embedding_weight", torch.cat([p[0] for p in parts]).t().contiguous())
+        self.to(device)
 
     @torch.no_grad()
     def prepare_latents(self, latents: Tensor) -> PreparedLatents:
         """Latents ``[T, Z, D]`` -> the first map and the latents' part of every scale and shift."""
-        latents = latents.to(self.seed_weight.dtype)
-        seed = F.linear(latents[..., : self.config.chunk_dim], self.seed_weight, self.seed_bias)
+        chunk = latents[..., : self.config.chunk_dim].to(self.seed_weight.dtype)
+        seed = F.linear(chunk, self.seed_weight, self.seed_bias)
         maps = seed.flatten(0, 1).unflatten(1, (-1, 4, 4))
-        affine = latents @ self.latent_weight + self.constant
+        affine = latents.to(self.latent_weight.dtype) @ self.latent_weight + self.constant
         return PreparedLatents(maps.contiguous(memory_format=torch.channels_last), affine)
 
     def forward(self, embeddings: Tensor, latents: Tensor | PreparedLatents) -> Tensor:
         prepared = self.prepare_latents(latents) if isinstance(latents, Tensor) else latents
-        # In float64: then a row's rounding does not depend on how many rows share the product.
-        of_embedding = (embeddings.double() @ self.embedding_weight).to(prepared.affine)  # [T, A]
-        affine = (of_embedding[:, None] + prepared.affine).flatten(0, 1)[..., None, None]
-        scales_shifts = iter(affine.split(self._splits, dim=1))  # each [T*Z, C, 1, 1]
-
-        def norm_relu(x: Tensor) -> Tensor:
-            scale, shift = next(scales_shifts), next(scales_shifts)
-            return torch.addcmul(shift, x, scale).relu_()
-
+        norms = self._norms(embeddings, prepared.affine)
         h = prepared.seed_map
-        for i, convs in enumerate(self.convs):
-            conv1, conv2, conv_sc = cast(nn.ModuleList, convs)
-            skip = conv_sc(h)
-            h = conv2(norm_relu(conv1(norm_relu(h)))) + F.interpolate(skip, scale_factor=2.0)
+        a = cond_norm_relu(h, *next(norms))
+        for i, module in enumerate(self.blocks):
+            block = cast(_Block, module)
+            main, skip = block.conv2(block.upsample(a, *next(norms))), block.conv_sc(h)
             if str(i) in self.attentions:
-                h = self.attentions[str(i)](h)
-        h = torch.addcmul(self.output_shift, h, self.output_scale).relu_()
-        return torch.tanh(self.output_conv(h))
+                h = self.attentions[str(i)](upsample_add(main, skip))
+                a = cond_norm_relu(h, *next(norms))
+            else:
+                h, a = upsample_add_norm_relu(main, skip, *next(norms))
+        return torch.tanh(self.output_conv(a))
+
+    def _norms(self, embeddings: Tensor, of_latents: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Scale and shift ``[T*Z, C]`` of every norm in the order of use, the output's last."""
+        # In float64: then a row's rounding does not depend on how many rows share the product.
+        of_embedding = (embeddings.double() @ self.embedding_weight).to(of_latents)  # [T, A]
+        affine = (of_embedding[:, None] + of_latents).flatten(0, 1)
+        parts = affine.split(self._splits, dim=1)
+        yield from zip(parts[::2], parts[1::2], strict=True)
+        images = len(affine)
+        yield self.output_scale.expand(images, -1), self.output_shift.expand(images, -1)

@@ -3,6 +3,27 @@
 from __future__ import annotations
 
 from amfast.ops._library import OpImplementation, implementations
+from amfast.ops.cond_norm_relu import cond_norm_relu, cond_norm_relu_ref
+from amfast.ops.subpixel_norm_relu import subpixel_norm_relu, subpixel_norm_relu_ref
 from amfast.ops.target_log_prob import target_log_prob, target_log_prob_ref
+from amfast.ops.upsample_add import (
+    upsample_add,
+    upsample_add_norm_relu,
+    upsample_add_norm_relu_ref,
+    upsample_add_ref,
+)
 
-__all__ = ["OpImplementation", "implementations", "target_log_prob", "target_log_prob_ref"]
+__all__ = [
+    "OpImplementation",
+    "cond_norm_relu",
+    "cond_norm_relu_ref",
+    "implementations",
+    "subpixel_norm_relu",
+    "subpixel_norm_relu_ref",
+    "target_log_prob",
+    "target_log_prob_ref",
+    "upsample_add",
+    "upsample_add_norm_relu",
+    "upsample_add_norm_relu_ref",
+    "upsample_add_ref",
+]

@@ -7,6 +7,8 @@ import torch
 from amfast.generators.frozen import FrozenBigGAN
 from amfast.generators.reference import BigGAN
 
+CPU = torch.device("cpu")
+
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(((a - b).abs().max() / b.abs().max()).detach())
@@ -14,7 +16,7 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def test_forward_and_gradient_equal_the_reference(biggan: BigGAN) -> None:
     reference, config = biggan.double(), biggan.config
-    frozen = FrozenBigGAN(reference, torch.float64)
+    frozen = FrozenBigGAN(reference, torch.float64, CPU)
     embeddings = 0.3 * torch.randn(3, config.embedding_dim, dtype=torch.float64)
     embeddings.requires_grad_()
     latents = torch.randn(3, 4, config.latent_dim, dtype=torch.float64)
@@ -30,7 +32,7 @@ def test_forward_and_gradient_equal_the_reference(biggan: BigGAN) -> None:
 
 
 def test_prepared_latents_give_the_same_images(biggan: BigGAN) -> None:
-    frozen = FrozenBigGAN(biggan, torch.float32)
+    frozen = FrozenBigGAN(biggan, torch.float32, CPU)
     embeddings = torch.randn(2, biggan.config.embedding_dim)
     latents = torch.randn(2, 3, biggan.config.latent_dim)
     prepared = frozen.prepare_latents(latents)
@@ -38,7 +40,7 @@ def test_prepared_latents_give_the_same_images(biggan: BigGAN) -> None:
 
 
 def test_an_image_does_not_depend_on_its_batch_mates(biggan: BigGAN) -> None:
-    frozen = FrozenBigGAN(biggan, torch.float32)
+    frozen = FrozenBigGAN(biggan, torch.float32, CPU)
     embeddings = 0.3 * torch.randn(5, biggan.config.embedding_dim)
     latents = torch.randn(5, 4, biggan.config.latent_dim)
     together = frozen(embeddings, latents).unflatten(0, (5, 4))
@@ -49,7 +51,7 @@ def test_an_image_does_not_depend_on_its_batch_mates(biggan: BigGAN) -> None:
 
 def test_the_source_is_left_alone(biggan: BigGAN) -> None:
     before = {key: value.clone() for key, value in biggan.state_dict().items()}
-    FrozenBigGAN(biggan, torch.bfloat16)
+    FrozenBigGAN(biggan, torch.bfloat16, CPU)
     for key, value in biggan.state_dict().items():
         assert value.dtype == before[key].dtype
         assert torch.equal(value, before[key])

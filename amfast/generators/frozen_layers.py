@@ -1,0 +1,153 @@
+"""Frozen layers: convolutions that keep nothing for the backward, and attention.
+
+The gradient of a frozen convolution is another convolution of its gradient, whose weight is known
+when the layer is built; no activation is needed for it. Plain ``conv2d`` would keep its input.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from amfast.generators.reference import Attention, SNConv2d
+from amfast.ops import cond_norm_relu, subpixel_norm_relu
+
+
+class _Linear(Protocol):
+    """A map that is linear but for its bias, and the gradient of its input."""
+
+    def apply_forward(self, x: Tensor) -> Tensor: ...
+    def apply_backward(self, dy: Tensor) -> Tensor: ...
+
+
+class _Apply(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: _Linear) -> Tensor:
+        ctx.layer = layer
+        return layer.apply_forward(x)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        return ctx.layer.apply_backward(dy), None
+
+
+def _apply(x: Tensor, layer: _Linear) -> Tensor:
+    return cast(Tensor, _Apply.apply(x, layer))  # type: ignore[no-untyped-call]
+
+
+def _channels_last(weight: Tensor) -> Tensor:
+    return weight.contiguous(memory_format=torch.channels_last)
+
+
+class FrozenConv(nn.Module):
+    """``[N, in, H, W]`` -> ``[N, out, H + 2p - k + 1, W + 2p - k + 1]``, stride 1."""
+
+    weight: Tensor
+    bias: Tensor | None
+    backward_weight: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, padding: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", _channels_last(weight))
+        self.register_buffer("bias", bias)
+        turned = weight.flip(2, 3).transpose(0, 1)
+        self.register_buffer("backward_weight", _channels_last(turned))
+        self.padding, self._backward_padding = padding, weight.shape[-1] - 1 - padding
+
+    @classmethod
+    def of(cls, conv: SNConv2d, factor: Tensor | float = 1.0) -> FrozenConv:
+        """The convolution with its spectral norm and a ``factor`` folded into its weight."""
+        bias = None if conv.bias is None else conv.bias.detach()
+        return cls(conv.normalized_weight().detach() * factor, bias, conv.padding)
+
+    def apply_forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, padding=self.padding)
+
+    def apply_backward(self, dy: Tensor) -> Tensor:
+        return F.conv2d(dy, self.backward_weight, padding=self._backward_padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _apply(x, self)
+
+
+class FrozenUpsampleConv(nn.Module):
+    """Nearest-neighbour upsampling, 3x3 convolution, cond batch norm and relu.
+
+    Upsampling and convolution are one transposed convolution, with the 3x3 kernel convolved with a
+    2x2 box at stride 2: 4 products per output pixel instead of 9, and no upsampled map.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, conv: SNConv2d) -> None:
+        super().__init__()
+        weight = conv.normalized_weight().detach()  # [out, in, 3, 3]
+        box = weight.new_ones(1, 1, 2, 2)
+        spread = F.conv2d(weight.flatten(0, 1)[:, None], box, padding=1)  # [out * in, 1, 4, 4]
+        kernel = spread.view(*weight.shape[:2], 4, 4).flip(2, 3).transpose(0, 1)
+        self.register_buffer("weight", _channels_last(kernel))
+        self.register_buffer("bias", cast(nn.Parameter, conv.bias).detach())
+
+    def apply_forward(self, x: Tensor) -> Tensor:
+        return F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=1)
+
+    def apply_backward(self, dy: Tensor) -> Tensor:
+        return F.conv2d(dy, self.weight, stride=2, padding=1)
+
+    def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        return cond_norm_relu(_apply(x, self), scale, shift)
+
+
+class FrozenSubpixelConv(nn.Module):
+    """The same as ``FrozenUpsampleConv``, as a 2x2 convolution with four times the channels.
+
+    Each channel is a phase of the upsampled map; ``subpixel_norm_relu`` puts the phases together.
+    As many products but for a margin of one pixel, and an ordinary convolution, which some
+    libraries run faster than a transposed one.
+    """
+
+    def __init__(self, conv: SNConv2d) -> None:
+        super().__init__()
+        weight = conv.normalized_weight().detach()
+        # Which of the 3 taps fall on the first and on the second of 2 source pixels, by phase.
+        taps = weight.new_tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
+        phases = torch.einsum("pik,ockl,qjl->pqocij", taps, weight, taps)
+        bias = cast(nn.Parameter, conv.bias).detach().repeat(4)
+        self.conv = FrozenConv(phases.flatten(0, 2), bias, padding=1)
+
+    def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        return subpixel_norm_relu(self.conv(x), scale, shift)
+
+
+class FrozenAttention(nn.Module):
+    """Self-attention (Zhang et al., "Self-Attention GANs", section 3), gamma folded into ``o``."""
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.theta, self.phi = FrozenConv.of(attention.theta), FrozenConv.of(attention.phi)
+        self.g = FrozenConv.of(attention.g)
+        self.o = FrozenConv.of(attention.o, attention.gamma.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, _, height, width = x.shape
+        query = self.theta(x).flatten(2).transpose(1, 2)  # [N, HW, C/8]
+        key = F.max_pool2d(self.phi(x), 2).flatten(2).transpose(1, 2)  # [N, HW/4, C/8]
+        value = F.max_pool2d(self.g(x), 2).flatten(2).transpose(1, 2)  # [N, HW/4, C/2]
+        mixed = _attend(query, key, value)
+        return x + cast(Tensor, self.o(mixed.transpose(1, 2).reshape(n, -1, height, width)))
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(query key^T) value, without scaling: ``[N, Q, D], [N, K, D], [N, K, E] -> [N, Q, E]``."""
+    if query.device.type == "cpu":
+        # No fused kernel there takes values of another width than the keys, and the fallback of
+        # scaled_dot_product_attention adds passes over the map for rows that are masked as a whole.
+        return (query @ key.transpose(1, 2)).softmax(dim=-1) @ value
+    heads = (query[:, None], key[:, None], value[:, None])
+    return F.scaled_dot_product_attention(*heads, scale=1.0)[:, 0]

@@ -1,0 +1,76 @@
+"""What the ops over maps ``[N, C, H, W]`` refuse, in sentences that name the argument."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from amfast.errors import UsageError
+
+FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that sums and per-channel factors have beside maps of ``dtype``."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def check_impl(impl: str) -> None:
+    if impl not in ("auto", "ref"):
+        raise UsageError(f"impl is {impl!r}; it may be 'auto' or 'ref'.")
+
+
+def check_float(name: str, value: Tensor) -> None:
+    if value.dtype not in FLOAT_DTYPES:
+        accepted = ", ".join(dtype_name(dtype) for dtype in FLOAT_DTYPES)
+        raise UsageError(f"{name} is {dtype_name(value.dtype)}; it must be one of {accepted}.")
+
+
+def check_map(name: str, value: Tensor) -> None:
+    """``value`` must be ``[N, C, H, W]`` of a floating dtype."""
+    check_float(name, value)
+    if value.dim() != 4:
+        raise UsageError(f"{name} has shape {list(value.shape)}; it must be [N, C, H, W].")
+
+
+def check_like(name: str, value: Tensor, like_name: str, like: Tensor, shape: list[int]) -> None:
+    """``value`` must have this shape, and the dtype and device of ``like``."""
+    if list(value.shape) != shape:
+        raise UsageError(
+            f"{name} has shape {list(value.shape)}; beside {like_name} of shape "
+            f"{list(like.shape)} it must be {shape}."
+        )
+    if value.dtype != like.dtype:
+        raise UsageError(
+            f"{name} is {dtype_name(value.dtype)}; it must be {dtype_name(like.dtype)}, "
+            f"as {like_name} is."
+        )
+    _check_device(name, value, like_name, like)
+
+
+def check_affine(scale: Tensor, shift: Tensor, x: Tensor, *, channels: int) -> None:
+    """``scale`` and ``shift`` must be ``[N, channels]`` in the accumulator's dtype of ``x``."""
+    for name, value in (("scale", scale), ("shift", shift)):
+        if list(value.shape) != [x.shape[0], channels]:
+            raise UsageError(
+                f"{name} has shape {list(value.shape)}; beside maps of shape {list(x.shape)} "
+                f"it must be {[x.shape[0], channels]}, a row for every image."
+            )
+        if value.dtype != accumulator(x.dtype):
+            raise UsageError(
+                f"{name} is {dtype_name(value.dtype)}; beside {dtype_name(x.dtype)} maps "
+                f"it must be {dtype_name(accumulator(x.dtype))}."
+            )
+        _check_device(name, value, "the maps", x)
+
+
+def _check_device(name: str, value: Tensor, like_name: str, like: Tensor) -> None:
+    if value.device != like.device:
+        raise UsageError(
+            f"{name} is on {value.device} and {like_name} on {like.device}; "
+            "they must be on one device."
+        )
