@@ -5,31 +5,17 @@ Compare within one run. The rows are those of 64 embeddings x 20 latents.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from amfast.ops import implementations, target_log_prob, target_log_prob_ref
+from amfast.ops import target_log_prob, target_log_prob_ref
+from bench.contestants import CONTESTANTS, contestant
 from tests.tolerances import TOLERANCES
 
 ROWS = 64 * 20
-CONTESTANTS = ["kernel", "reference", "compiled-reference"]
-
-
-def contestant(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    if name == "kernel":
-        if implementations()[0].implementation != "compiled":
-            pytest.skip("the compiled kernels are not built")
-        return target_log_prob
-    if name == "reference":
-        return target_log_prob_ref
-    if shutil.which("g++") is None:
-        pytest.skip("torch.compile needs g++")
-    return torch.compile(target_log_prob_ref, dynamic=False)
 
 
 @pytest.mark.parametrize("name", CONTESTANTS)
@@ -40,7 +26,7 @@ def test_forward_and_backward(classes: int, dtype: torch.dtype, name: str, valid
     logits = (3 * torch.randn(ROWS, classes)).to(dtype).requires_grad_()
     target = torch.randint(classes, (ROWS,))
     dlog_probs = torch.randn(ROWS)
-    function = contestant(name)
+    function = contestant(name, "target_log_prob", target_log_prob, target_log_prob_ref)
 
     def run() -> tuple[Tensor, Tensor]:
         log_probs = function(logits, target)

@@ -17,6 +17,7 @@ from amfast.config import DtypeName
 from amfast.device import resolve_device, resolve_dtype
 from amfast.embedded.shapenet import ShapeNet
 from amfast.errors import UsageError, WeightsError
+from amfast.fingerprint import fingerprint
 from amfast.generators import EMBEDDED, read_labels, read_safetensors
 
 __all__ = [
@@ -60,13 +61,13 @@ def load_classifier(
         module.load_state_dict(state)
     except RuntimeError as error:
         raise WeightsError(f"{path} is not an embedded classifier's file: {error}") from None
-    return wrap_module(
-        module,
-        device=target,
-        dtype=resolve_dtype(dtype, target),
+    spec = ClassifierSpec(
         name=name,
         size=64,
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         labels=labels,
+        fingerprint=fingerprint(module.state_dict()),
     )
+    module.eval().fold_norms()
+    return ModuleClassifier(module, spec, target, resolve_dtype(dtype, target))

@@ -66,7 +66,7 @@ _SUBPIXEL_FROM = {"cpu": 16}
 
 
 class _Block(nn.Module):
-    """The convolutions of one block: ``upsample`` with the first, ``conv2``, and the skip path's."""
+    """One block: ``upsample`` with the first convolution, ``conv2``, the skip's ``conv_sc``."""
 
     def __init__(self, block: Block, *, subpixel: bool) -> None:
         super().__init__()

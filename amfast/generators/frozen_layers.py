@@ -144,7 +144,7 @@ class FrozenAttention(nn.Module):
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(query key^T) value, without scaling: ``[N, Q, D], [N, K, D], [N, K, E] -> [N, Q, E]``."""
+    """softmax(q k^T) v, unscaled: ``[N, Q, D]``, ``[N, K, D]``, ``[N, K, E]`` -> ``[N, Q, E]``."""
     if query.device.type == "cpu":
         # No fused kernel there takes values of another width than the keys, and the fallback of
         # scaled_dot_product_attention adds passes over the map for rows that are masked as a whole.

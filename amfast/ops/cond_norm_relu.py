@@ -16,9 +16,9 @@ def cond_norm_relu(
 ) -> Tensor:
     """relu(x * scale + shift), with a scale and a shift for every image and channel.
 
-    This is BigGAN's conditional batch norm (Brock et al., "Large Scale GAN Training", appendix B) in
-    evaluation mode, its statistics folded into scale and shift, and the relu that follows it. Only
-    ``x``, ``scale`` and ``shift`` are kept for the backward.
+    This is BigGAN's conditional batch norm (Brock et al., "Large Scale GAN Training", appendix B)
+    in evaluation mode, its statistics folded into scale and shift, and the relu that follows it.
+    Only ``x``, ``scale`` and ``shift`` are kept for the backward.
 
     Args:
         x: ``[N, C, H, W]``, float32, float64, bfloat16 or float16, in any memory format; any size

@@ -25,7 +25,8 @@ def subpixel_norm_relu(
     before channels.
 
     Args:
-        x: ``[N, 4 * C, H + 1, W + 1]``, float32, float64, bfloat16 or float16, in any memory format.
+        x: ``[N, 4 * C, H + 1, W + 1]``, float32, float64, bfloat16 or float16, in any memory
+            format.
         scale, shift: ``[N, C]``, float64 for float64 ``x`` and float32 otherwise.
         impl: ``"auto"`` lets PyTorch's dispatcher choose the kernel; ``"ref"`` runs
             ``subpixel_norm_relu_ref``, which is differentiable any number of times.
@@ -41,7 +42,8 @@ def subpixel_norm_relu(
     check_map("x", x)
     if x.shape[1] % 4 or x.shape[2] == 0 or x.shape[3] == 0:
         raise UsageError(
-            f"x has shape {list(x.shape)}; it must be [N, 4 * C, H + 1, W + 1], four phases of a map."
+            f"x has shape {list(x.shape)}; it must be [N, 4 * C, H + 1, W + 1]: "
+            "four phases of a map."
         )
     check_affine(scale, shift, x, channels=x.shape[1] // 4)
     if impl == "ref":
@@ -65,7 +67,8 @@ def _shuffle(x: Tensor) -> Tensor:
     ]
     pixels = torch.stack(shown, 2).unflatten(2, (2, 2))  # [N, C, p, q, H, W]
     size = (n, channels // 4, 2 * (height - 1), 2 * (width - 1))
-    return pixels.permute(0, 1, 4, 2, 5, 3).reshape(size)
+    shuffled: Tensor = pixels.permute(0, 1, 4, 2, 5, 3).reshape(size)
+    return shuffled
 
 
 def _unshuffle(pixels: Tensor) -> Tensor:
@@ -91,9 +94,7 @@ def _backward_ref(
 def _forward_fake(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     n, channels, height, width = x.shape
     size = (n, channels // 4, 2 * (height - 1), 2 * (width - 1))
-    return torch.empty(
-        size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last
-    )
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
 def _backward_fake(

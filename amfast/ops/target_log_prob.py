@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from amfast.errors import UsageError
+from amfast.ops._checks import FLOAT_DTYPES, accumulator, check_impl, dtype_name
 from amfast.ops._library import define_gradient, define_op, forbid_second_derivative
-
-FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def target_log_prob(
@@ -35,11 +34,10 @@ def target_log_prob(
             would stop the host until the device is done, so there (and inside ``torch.compile``)
             such a row gives NaN, and a gradient of NaN.
     """
+    check_impl(impl)
     _check_arguments(logits, target)
     if impl == "ref":
         return target_log_prob_ref(logits, target)
-    if impl != "auto":
-        raise UsageError(f"impl is {impl!r}; it may be 'auto' or 'ref'.")
     log_probs: Tensor = torch.ops.amfast.target_log_prob(logits, target)[0]
     return log_probs
 
@@ -55,7 +53,7 @@ def _forward_ref(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     The parts are each row's maximum and the log of its sum of exp(x - maximum). Added up in float32
     for logits near 1e4, they would lose the digits the gradient is made of.
     """
-    x = logits.to(_accumulator(logits.dtype))
+    x = logits.to(accumulator(logits.dtype))
     row_max = x.amax(
         1
     ).detach()  # [N]; the result does not depend on it, so neither does the gradient
@@ -82,7 +80,7 @@ def _nan_unless(condition: Tensor, like: Tensor) -> Tensor:
 
 
 def _forward_fake(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    dtype = _accumulator(logits.dtype)
+    dtype = accumulator(logits.dtype)
     rows = logits.shape[0]
     return logits.new_empty((rows,), dtype=dtype), logits.new_empty((2, rows), dtype=dtype)
 
@@ -103,21 +101,17 @@ def _backward(ctx: Any, dlog_probs: Tensor, dlse: Tensor) -> tuple[Tensor, None]
     return torch.ops.amfast.target_log_prob_backward(dlog_probs, logits, target, lse), None
 
 
-def _accumulator(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def _check_arguments(logits: Tensor, target: Tensor) -> None:
     if logits.dtype not in FLOAT_DTYPES:
-        accepted = ", ".join(_name(dtype) for dtype in FLOAT_DTYPES)
-        raise UsageError(f"logits are {_name(logits.dtype)}; they must be one of {accepted}.")
+        accepted = ", ".join(dtype_name(dtype) for dtype in FLOAT_DTYPES)
+        raise UsageError(f"logits are {dtype_name(logits.dtype)}; they must be one of {accepted}.")
     if logits.dim() != 2 or logits.shape[1] == 0:
         raise UsageError(
             f"logits have shape {list(logits.shape)}; they must be [N, C], with at least one class."
         )
     if target.dtype != torch.int64:
         raise UsageError(
-            f"target is {_name(target.dtype)}; it must be int64: call target.long() first."
+            f"target is {dtype_name(target.dtype)}; it must be int64: call target.long() first."
         )
     if target.dim() != 1 or target.shape[0] != logits.shape[0]:
         raise UsageError(
@@ -143,10 +137,6 @@ def _check_range(target: Tensor, classes: int) -> None:
             f"target holds class {low if low < 0 else high}; "
             f"with {classes} columns of logits it must be from 0 to {classes - 1}."
         )
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 _FORWARD = define_op(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from amfast.errors import UsageError
-from amfast.ops._checks import check_affine, check_impl, check_like, check_map
+from amfast.ops._checks import accumulator, check_affine, check_impl, check_like, check_map
 from amfast.ops._library import define_gradient, define_op, forbid_second_derivative
 from amfast.ops.cond_norm_relu import backward_ref as norm_relu_backward_ref
 from amfast.ops.cond_norm_relu import cond_norm_relu_ref
@@ -41,7 +40,7 @@ def upsample_add(h: Tensor, skip: Tensor, *, impl: Literal["auto", "ref"] = "aut
 def upsample_add_norm_relu(
     h: Tensor, skip: Tensor, scale: Tensor, shift: Tensor, *, impl: Literal["auto", "ref"] = "auto"
 ) -> tuple[Tensor, Tensor]:
-    """``upsample_add`` and, in the same pass, the ``cond_norm_relu`` that the next block begins with.
+    """``upsample_add`` and, in the same pass, the next block's first ``cond_norm_relu``.
 
     Args:
         h, skip: as for ``upsample_add``.
@@ -68,7 +67,9 @@ def upsample_add_norm_relu(
 
 def upsample_add_ref(h: Tensor, skip: Tensor) -> Tensor:
     """The specification of ``upsample_add``, in plain PyTorch."""
-    added = h + F.interpolate(skip, scale_factor=2.0)
+    wide = accumulator(h.dtype)
+    spread = skip.to(wide).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    added = (h.to(wide) + spread).to(h.dtype)
     return added.contiguous(memory_format=torch.channels_last)
 
 
@@ -92,8 +93,8 @@ def _check_maps(h: Tensor, skip: Tensor) -> None:
 
 
 def _sum_2x2(dsum: Tensor) -> Tensor:
-    """The gradient of nearest-neighbour upsampling: sums over squares of 2x2 pixels, rounded once."""
-    wide = dsum.double() if dsum.dtype == torch.float64 else dsum.float()
+    """The gradient of nearest-neighbour upsampling: sums over 2x2 pixels, rounded once."""
+    wide = dsum.to(accumulator(dsum.dtype))
     n, channels, height, width = dsum.shape
     squares = wide.reshape(n, channels, height // 2, 2, width // 2, 2)
     return squares.sum((3, 5)).to(dsum.dtype).contiguous(memory_format=torch.channels_last)

@@ -14,6 +14,7 @@ from torch import Tensor
 from amfast.generators.protocol import Generator
 from amfast.optimize.adam import RowAdam
 from amfast.optimize.memory import Pass, plan_passes
+from amfast.optimize.parallel import Map, side_by_side
 from amfast.optimize.trials import Trial, draw_latents
 
 Objective = Callable[[Tensor, Tensor], Tensor]
@@ -83,26 +84,27 @@ def optimize_batch(
     passes = plan_passes(len(trials), settings.latents, settings.images_per_pass)
     report_every = 1 if device.type == "cpu" else 10  # reading the history waits for the device
 
-    for step in range(settings.steps):
-        if step % settings.steps_per_latents == 0:
-            resample = step // settings.steps_per_latents
-            latents = draw_latents(
-                trials, resample, settings.latents, generator.spec.latent_dim, device
+    with side_by_side(device, len(passes)) as run_passes:
+        for step in range(settings.steps):
+            if step % settings.steps_per_latents == 0:
+                resample = step // settings.steps_per_latents
+                latents = draw_latents(
+                    trials, resample, settings.latents, generator.spec.latent_dim, device
+                )
+                prepared = [generator.prepare_latents(latents[p.trials, p.latents]) for p in passes]
+            log_prob, gradient = _ascend(
+                generator, objective, embeddings, targets, passes, prepared, settings, run_passes
             )
-            prepared = [generator.prepare_latents(latents[p.trials, p.latents]) for p in passes]
-        log_prob, gradient = _ascend(
-            generator, objective, embeddings, targets, passes, prepared, settings
-        )
-        active &= log_prob.isfinite().all(dim=1) & gradient.isfinite().all(dim=1)
-        moved = adam.step(embeddings, -gradient, active).clamp(low, high)
-        embeddings = torch.where(active[:, None], moved, embeddings)
-        row = torch.stack([log_prob.mean(dim=1), log_prob.exp().mean(dim=1)])  # [2, T]
-        history[step] = torch.where(active, row, torch.nan)
-        if (step + 1) % report_every == 0 or step + 1 == settings.steps:
-            done = Progress(
-                len(trials), step + 1, settings.steps, float(history[step, 1].nanmean())
-            )
-            on_progress(done)
+            active &= log_prob.isfinite().all(dim=1) & gradient.isfinite().all(dim=1)
+            moved = adam.step(embeddings, -gradient, active).clamp(low, high)
+            embeddings = torch.where(active[:, None], moved, embeddings)
+            row = torch.stack([log_prob.mean(dim=1), log_prob.exp().mean(dim=1)])  # [2, T]
+            history[step] = torch.where(active, row, torch.nan)
+            if (step + 1) % report_every == 0 or step + 1 == settings.steps:
+                done = Progress(
+                    len(trials), step + 1, settings.steps, float(history[step, 1].nanmean())
+                )
+                on_progress(done)
 
     start, embeddings, history = start.cpu(), embeddings.cpu(), history.cpu()
     for i, trial in enumerate(trials):
@@ -120,16 +122,23 @@ def _ascend(
     passes: Sequence[Pass],
     prepared: Sequence[object],
     settings: Settings,
+    run_passes: Map[tuple[Tensor, Tensor]],
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities ``[T, Z]`` and the gradient ``[T, E]`` of their mean over the latents."""
-    log_prob = embeddings.new_empty(len(embeddings), settings.latents)
-    gradient = torch.zeros_like(embeddings)
-    for part, ready in zip(passes, prepared, strict=True):
+
+    def run_pass(item: tuple[Pass, object]) -> tuple[Tensor, Tensor]:
+        part, ready = item
         leaf = embeddings[part.trials].requires_grad_()
         images = generator(leaf, ready)
         rows = objective(images, targets[part.trials].repeat_interleave(len(images) // len(leaf)))
         scaled = rows.sum() * (_GRADIENT_SCALE / settings.latents)
         (d_embeddings,) = torch.autograd.grad(scaled, leaf)
-        gradient[part.trials] += d_embeddings / _GRADIENT_SCALE
-        log_prob[part.trials, part.latents] = rows.detach().unflatten(0, (len(leaf), -1))
+        return rows.detach().unflatten(0, (len(leaf), -1)), d_embeddings / _GRADIENT_SCALE
+
+    log_prob = embeddings.new_empty(len(embeddings), settings.latents)
+    gradient = torch.zeros_like(embeddings)
+    done = run_passes(run_pass, list(zip(passes, prepared, strict=True)))
+    for part, (rows, d_embeddings) in zip(passes, done, strict=True):
+        log_prob[part.trials, part.latents] = rows
+        gradient[part.trials] += d_embeddings
     return log_prob, gradient
