@@ -6,11 +6,10 @@ from amfast.ops._library import OpImplementation, implementations
 from amfast.ops.cond_norm_relu import cond_norm_relu, cond_norm_relu_ref
 from amfast.ops.subpixel_norm_relu import subpixel_norm_relu, subpixel_norm_relu_ref
 from amfast.ops.target_log_prob import target_log_prob, target_log_prob_ref
-from amfast.ops.upsample_add import (
+from amfast.ops.upsample_add_norm_relu import (
     upsample_add,
     upsample_add_norm_relu,
     upsample_add_norm_relu_ref,
-    upsample_add_ref,
 )
 
 __all__ = [
@@ -25,5 +24,4 @@ __all__ = [
     "upsample_add",
     "upsample_add_norm_relu",
     "upsample_add_norm_relu_ref",
-    "upsample_add_ref",
 ]

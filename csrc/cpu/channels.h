@@ -24,59 +24,72 @@ constexpr int64_t kLanes = 16;
 // Elements that one thread should have at least, so that starting it pays off.
 constexpr int64_t kElementsPerThread = 16384;
 
-// Calls FUNCTION<T, Acc, Full>(...) for the type of the maps; Full tells whether every task has kLanes channels,
-// which makes its inner loops of constant length.
+// Calls FUNCTION<T, Acc, Full>(...) for the type of the maps; Full tells whether every chunk has kLanes
+// channels, which makes its inner loops of constant length.
 #define AMFAST_DISPATCH(DTYPE, CHANNELS, FUNCTION, ...)             \
     if ((CHANNELS) % kLanes == 0) {                                 \
         AMFAST_DISPATCH_DTYPE(DTYPE, FUNCTION, true, __VA_ARGS__);  \
     } else {                                                        \
         AMFAST_DISPATCH_DTYPE(DTYPE, FUNCTION, false, __VA_ARGS__); \
     }
-#define AMFAST_DISPATCH_DTYPE(DTYPE, FUNCTION, FULL, ...)       \
-    switch (DTYPE) {                                            \
-        case ScalarType::Double:                                \
-            FUNCTION<double, double, FULL>(__VA_ARGS__);        \
-            break;                                              \
-        case ScalarType::BFloat16:                              \
-            FUNCTION<c10::BFloat16, float, FULL>(__VA_ARGS__);  \
-            break;                                              \
-        case ScalarType::Half:                                  \
-            FUNCTION<c10::Half, float, FULL>(__VA_ARGS__);      \
-            break;                                              \
-        default:                                                \
-            FUNCTION<float, float, FULL>(__VA_ARGS__);          \
+#define AMFAST_DISPATCH_DTYPE(DTYPE, FUNCTION, FULL, ...)      \
+    switch (DTYPE) {                                           \
+        case ScalarType::Double:                               \
+            FUNCTION<double, double, FULL>(__VA_ARGS__);       \
+            break;                                             \
+        case ScalarType::BFloat16:                             \
+            FUNCTION<c10::BFloat16, float, FULL>(__VA_ARGS__); \
+            break;                                             \
+        case ScalarType::Half:                                 \
+            FUNCTION<c10::Half, float, FULL>(__VA_ARGS__);     \
+            break;                                             \
+        default:                                               \
+            FUNCTION<float, float, FULL>(__VA_ARGS__);         \
     }
 
 inline ScalarType accumulator(ScalarType dtype) {
     return dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
-// A task is one image and up to kLanes of its channels; tasks are numbered image by image.
+// A task is one image and up to kGroup of its channels; tasks are numbered image by image. Row by row it
+// takes kLanes channels after kLanes, so that memory is read nearly in order and a row stays in the cache.
+constexpr int64_t kGroup = 8 * kLanes;
+
 struct Task {
+    int64_t image;
+    int64_t begin, end;  // channels
+};
+
+AMFAST_HOST_DEVICE int64_t groups_of(int64_t channels) {
+    return (channels + kGroup - 1) / kGroup;
+}
+
+AMFAST_HOST_DEVICE Task task_at(int64_t index, int64_t channels) {
+    const int64_t groups = groups_of(channels);
+    const int64_t begin = index % groups * kGroup;
+    return Task{index / groups, begin, channels - begin < kGroup ? channels : begin + kGroup};
+}
+
+// Up to kLanes channels of one image.
+struct Chunk {
     int64_t image;
     int64_t channel;  // the first
     int64_t lanes;
 };
 
-AMFAST_HOST_DEVICE int64_t chunks_of(int64_t channels) {
-    return (channels + kLanes - 1) / kLanes;
-}
-
-AMFAST_HOST_DEVICE Task task_at(int64_t index, int64_t channels) {
-    const int64_t chunks = chunks_of(channels);
-    const int64_t channel = index % chunks * kLanes;
-    const int64_t left = channels - channel;
-    return Task{index / chunks, channel, left < kLanes ? left : kLanes};
+AMFAST_HOST_DEVICE Chunk chunk_at(const Task& task, int64_t channel) {
+    const int64_t left = task.end - channel;
+    return Chunk{task.image, channel, left < kLanes ? left : kLanes};
 }
 
 template <typename F>
 void parallel_tasks(int64_t images, int64_t channels, int64_t pixels, const F& run) {
-    const int64_t per_task = std::max<int64_t>(1, std::min(channels, kLanes) * pixels);
+    const int64_t per_task = std::max<int64_t>(1, std::min(channels, kGroup) * pixels);
     const int64_t grain = std::max<int64_t>(1, kElementsPerThread / per_task);
-    torch::stable::parallel_for(0, images * chunks_of(channels), grain, run);
+    torch::stable::parallel_for(0, images * groups_of(channels), grain, run);
 }
 
-// scale and shift of a task's channels.
+// scale and shift of a chunk's channels.
 template <typename Acc>
 struct Affine {
     Acc scale[kLanes];
@@ -85,10 +98,10 @@ struct Affine {
 
 template <typename Acc, bool Full>
 AMFAST_HOST_DEVICE Affine<Acc> load_affine(const void* scale, const void* shift, int64_t channels,
-                                           const Task& task) {
+                                           const Chunk& chunk) {
     Affine<Acc> loaded = {};
-    const int64_t offset = task.image * channels + task.channel;
-    const int64_t lanes = Full ? kLanes : task.lanes;
+    const int64_t offset = chunk.image * channels + chunk.channel;
+    const int64_t lanes = Full ? kLanes : chunk.lanes;
     for (int64_t lane = 0; lane < lanes; ++lane) {
         loaded.scale[lane] = static_cast<const Acc*>(scale)[offset + lane];
         loaded.shift[lane] = static_cast<const Acc*>(shift)[offset + lane];
@@ -109,11 +122,27 @@ struct AffineGradient {
         }
     }
 
-    AMFAST_HOST_DEVICE void store(void* dscale, void* dshift, int64_t channels, const Task& task) const {
-        const int64_t offset = task.image * channels + task.channel;
-        for (int64_t lane = 0; lane < task.lanes; ++lane) {
+    AMFAST_HOST_DEVICE void store(void* dscale, void* dshift, int64_t channels, const Chunk& chunk) const {
+        const int64_t offset = chunk.image * channels + chunk.channel;
+        for (int64_t lane = 0; lane < chunk.lanes; ++lane) {
             static_cast<Acc*>(dscale)[offset + lane] = static_cast<Acc>(scale[lane]);
             static_cast<Acc*>(dshift)[offset + lane] = static_cast<Acc>(shift[lane]);
+        }
+    }
+};
+
+// The gradients of all chunks of a task.
+template <typename Acc>
+struct TaskGradient {
+    AffineGradient<Acc> chunks[kGroup / kLanes];
+
+    AMFAST_HOST_DEVICE AffineGradient<Acc>& of(const Task& task, int64_t channel) {
+        return chunks[(channel - task.begin) / kLanes];
+    }
+
+    AMFAST_HOST_DEVICE void store(void* dscale, void* dshift, int64_t channels, const Task& task) {
+        for (int64_t channel = task.begin; channel < task.end; channel += kLanes) {
+            of(task, channel).store(dscale, dshift, channels, chunk_at(task, channel));
         }
     }
 };
@@ -122,8 +151,8 @@ struct AffineGradient {
 // all pixels is taken by value, so that it can stay in registers: a reference might point into y.
 template <typename T, typename Acc, bool Full>
 AMFAST_HOST_DEVICE void norm_relu_run(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t count,
-                                      const Affine<Acc> by, int64_t task_lanes) {
-    const int64_t lanes = Full ? kLanes : task_lanes;
+                                      const Affine<Acc> by, int64_t chunk_lanes) {
+    const int64_t lanes = Full ? kLanes : chunk_lanes;
     for (int64_t i = 0; i < count; ++i) {
         for (int64_t lane = 0; lane < lanes; ++lane) {
             const Acc value = static_cast<Acc>(x[i * x_step + lane]);
@@ -136,8 +165,8 @@ AMFAST_HOST_DEVICE void norm_relu_run(const T* x, int64_t x_step, T* y, int64_t 
 template <typename T, typename Acc, bool Full>
 AMFAST_HOST_DEVICE void norm_relu_backward_run(const T* x, T* dx, int64_t x_step, const T* dy,
                                                int64_t dy_step, int64_t count, const Affine<Acc> by,
-                                               AffineGradient<Acc>& gradient, int64_t task_lanes) {
-    const int64_t lanes = Full ? kLanes : task_lanes;
+                                               AffineGradient<Acc>& gradient, int64_t chunk_lanes) {
+    const int64_t lanes = Full ? kLanes : chunk_lanes;
     Affine<Acc> sums = {};
     for (int64_t i = 0; i < count; ++i) {
         for (int64_t lane = 0; lane < lanes; ++lane) {

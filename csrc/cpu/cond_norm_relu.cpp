@@ -16,15 +16,24 @@ struct Maps {
     const void *x, *scale, *shift;
 };
 
+AMFAST_HOST_DEVICE int64_t offset_of(const Maps& maps, const Chunk& chunk, int64_t row) {
+    return (chunk.image * maps.height + row) * maps.width * maps.channels + chunk.channel;
+}
+
 template <typename T, typename Acc, bool Full>
 AMFAST_HOST_DEVICE void forward_typed(const Maps& maps, void* y, int64_t begin, int64_t end) {
-    const int64_t pixels = maps.height * maps.width;
     for (int64_t index = begin; index < end; ++index) {
         const Task task = task_at(index, maps.channels);
-        const auto by = load_affine<Acc, Full>(maps.scale, maps.shift, maps.channels, task);
-        const int64_t offset = task.image * pixels * maps.channels + task.channel;
-        norm_relu_run<T, Acc, Full>(static_cast<const T*>(maps.x) + offset, maps.channels,
-                                    static_cast<T*>(y) + offset, maps.channels, pixels, by, task.lanes);
+        for (int64_t row = 0; row < maps.height; ++row) {
+            for (int64_t channel = task.begin; channel < task.end; channel += kLanes) {
+                const Chunk chunk = chunk_at(task, channel);
+                const auto by = load_affine<Acc, Full>(maps.scale, maps.shift, maps.channels, chunk);
+                const int64_t offset = offset_of(maps, chunk, row);
+                norm_relu_run<T, Acc, Full>(static_cast<const T*>(maps.x) + offset, maps.channels,
+                                            static_cast<T*>(y) + offset, maps.channels, maps.width, by,
+                                            chunk.lanes);
+            }
+        }
     }
 }
 
@@ -33,15 +42,17 @@ AMFAST_HOST_DEVICE void backward_typed(const Maps& maps, const void* dy, void* d
                                        int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index) {
         const Task task = task_at(index, maps.channels);
-        const auto by = load_affine<Acc, Full>(maps.scale, maps.shift, maps.channels, task);
-        AffineGradient<Acc> gradient;
+        TaskGradient<Acc> gradient;
         for (int64_t row = 0; row < maps.height; ++row) {
-            const int64_t offset =
-                (task.image * maps.height + row) * maps.width * maps.channels + task.channel;
-            norm_relu_backward_run<T, Acc, Full>(static_cast<const T*>(maps.x) + offset,
-                                                 static_cast<T*>(dx) + offset, maps.channels,
-                                                 static_cast<const T*>(dy) + offset, maps.channels, maps.width,
-                                                 by, gradient, task.lanes);
+            for (int64_t channel = task.begin; channel < task.end; channel += kLanes) {
+                const Chunk chunk = chunk_at(task, channel);
+                const auto by = load_affine<Acc, Full>(maps.scale, maps.shift, maps.channels, chunk);
+                const int64_t offset = offset_of(maps, chunk, row);
+                norm_relu_backward_run<T, Acc, Full>(static_cast<const T*>(maps.x) + offset,
+                                                     static_cast<T*>(dx) + offset, maps.channels,
+                                                     static_cast<const T*>(dy) + offset, maps.channels,
+                                                     maps.width, by, gradient.of(task, channel), chunk.lanes);
+            }
         }
         gradient.store(dscale, dshift, maps.channels, task);
     }
@@ -59,10 +70,9 @@ void backward_tasks(const Maps& maps, const void* dy, void* dx, void* dscale, vo
 }
 
 Maps maps_of(const Tensor& x, const Tensor& scale, const Tensor& shift) {
-    return Maps{x.scalar_type(),      x.size(1),
-                x.size(2),            x.size(3),
-                x.const_data_ptr(),   scale.const_data_ptr(),
-                shift.const_data_ptr()};
+    return Maps{
+        x.scalar_type(),       x.size(1), x.size(2), x.size(3), x.const_data_ptr(), scale.const_data_ptr(),
+        shift.const_data_ptr()};
 }
 
 void check_inputs(const Tensor& x, const Tensor& scale, const Tensor& shift) {
@@ -79,9 +89,8 @@ Tensor cond_norm_relu(const Tensor x_in, const Tensor scale_in, const Tensor shi
     Tensor y = new_map(x, x.size(0), x.size(1), x.size(2), x.size(3));
     const Maps maps = maps_of(x, scale, shift);
     void* y_data = y.mutable_data_ptr();
-    parallel_tasks(x.size(0), maps.channels, maps.height * maps.width, [&](int64_t begin, int64_t end) {
-        forward_tasks(maps, y_data, begin, end);
-    });
+    parallel_tasks(x.size(0), maps.channels, maps.height * maps.width,
+                   [&](int64_t begin, int64_t end) { forward_tasks(maps, y_data, begin, end); });
     return y;
 }
 

@@ -17,31 +17,34 @@ struct Maps {
 };
 
 // Where the pixels of one parity in one row of the result lie in x, first pixel's offset.
-AMFAST_HOST_DEVICE int64_t source_offset(const Maps& maps, const Task& task, int64_t row, int64_t parity) {
+AMFAST_HOST_DEVICE int64_t source_offset(const Maps& maps, const Chunk& chunk, int64_t row, int64_t parity) {
     const int64_t x_height = maps.height / 2 + 1;
     const int64_t x_width = maps.width / 2 + 1;
     const int64_t phase = (row & 1) * 2 + parity;
     const int64_t x_row = row / 2 + (row & 1);
-    const int64_t pixel = (task.image * x_height + x_row) * x_width + parity;
-    return pixel * 4 * maps.channels + phase * maps.channels + task.channel;
+    const int64_t pixel = (chunk.image * x_height + x_row) * x_width + parity;
+    return pixel * 4 * maps.channels + phase * maps.channels + chunk.channel;
 }
 
-AMFAST_HOST_DEVICE int64_t result_offset(const Maps& maps, const Task& task, int64_t row, int64_t parity) {
-    const int64_t pixel = (task.image * maps.height + row) * maps.width + parity;
-    return pixel * maps.channels + task.channel;
+AMFAST_HOST_DEVICE int64_t result_offset(const Maps& maps, const Chunk& chunk, int64_t row, int64_t parity) {
+    const int64_t pixel = (chunk.image * maps.height + row) * maps.width + parity;
+    return pixel * maps.channels + chunk.channel;
 }
 
 template <typename T, typename Acc, bool Full>
 AMFAST_HOST_DEVICE void forward_typed(const Maps& maps, void* y, int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index) {
         const Task task = task_at(index, maps.channels);
-        const auto by = load_affine<Acc, Full>(maps.scale, maps.shift, maps.channels, task);
         for (int64_t row = 0; row < maps.height; ++row) {
-            for (int64_t parity = 0; parity < 2; ++parity) {
-                norm_relu_run<T, Acc, Full>(static_cast<const T*>(maps.x) + source_offset(maps, task, row, parity),
-                                            4 * maps.channels,
-                                            static_cast<T*>(y) + result_offset(maps, task, row, parity),
-                                            2 * maps.channels, maps.width / 2, by, task.lanes);
+            for (int64_t channel = task.begin; channel < task.end; channel += kLanes) {
+                const Chunk chunk = chunk_at(task, channel);
+                const auto by = load_affine<Acc, Full>(maps.scale, maps.shift, maps.channels, chunk);
+                for (int64_t parity = 0; parity < 2; ++parity) {
+                    norm_relu_run<T, Acc, Full>(
+                        static_cast<const T*>(maps.x) + source_offset(maps, chunk, row, parity),
+                        4 * maps.channels, static_cast<T*>(y) + result_offset(maps, chunk, row, parity),
+                        2 * maps.channels, maps.width / 2, by, chunk.lanes);
+                }
             }
         }
     }
@@ -49,29 +52,28 @@ AMFAST_HOST_DEVICE void forward_typed(const Maps& maps, void* y, int64_t begin, 
 
 // Zeroes the gradient of a pixel of x in one phase, which the result does not show.
 template <typename T>
-AMFAST_HOST_DEVICE void clear(const Maps& maps, const Task& task, T* dx, int64_t x_row, int64_t x_column,
+AMFAST_HOST_DEVICE void clear(const Maps& maps, const Chunk& chunk, T* dx, int64_t x_row, int64_t x_column,
                               int64_t phase) {
-    const int64_t pixel =
-        (task.image * (maps.height / 2 + 1) + x_row) * (maps.width / 2 + 1) + x_column;
-    T* start = dx + pixel * 4 * maps.channels + phase * maps.channels + task.channel;
-    for (int64_t lane = 0; lane < task.lanes; ++lane) {
+    const int64_t pixel = (chunk.image * (maps.height / 2 + 1) + x_row) * (maps.width / 2 + 1) + x_column;
+    T* start = dx + pixel * 4 * maps.channels + phase * maps.channels + chunk.channel;
+    for (int64_t lane = 0; lane < chunk.lanes; ++lane) {
         start[lane] = static_cast<T>(0.0f);
     }
 }
 
 // Phase (p, q) of x is shown from row p and column q on, for height/2 rows and width/2 columns.
 template <typename T>
-AMFAST_HOST_DEVICE void clear_unseen(const Maps& maps, const Task& task, T* dx) {
+AMFAST_HOST_DEVICE void clear_unseen(const Maps& maps, const Chunk& chunk, T* dx) {
     const int64_t rows = maps.height / 2;
     const int64_t columns = maps.width / 2;
     for (int64_t phase = 0; phase < 4; ++phase) {
         const int64_t unseen_row = phase / 2 == 0 ? rows : 0;
         const int64_t unseen_column = phase % 2 == 0 ? columns : 0;
         for (int64_t column = 0; column <= columns; ++column) {
-            clear(maps, task, dx, unseen_row, column, phase);
+            clear(maps, chunk, dx, unseen_row, column, phase);
         }
         for (int64_t row = 0; row <= rows; ++row) {
-            clear(maps, task, dx, row, unseen_column, phase);
+            clear(maps, chunk, dx, row, unseen_column, phase);
         }
     }
 }
@@ -81,18 +83,24 @@ AMFAST_HOST_DEVICE void backward_typed(const Maps& maps, const void* dy, void* d
                                        int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index) {
         const Task task = task_at(index, maps.channels);
-        const auto by = load_affine<Acc, Full>(maps.scale, maps.shift, maps.channels, task);
-        AffineGradient<Acc> gradient;
+        TaskGradient<Acc> gradient;
         for (int64_t row = 0; row < maps.height; ++row) {
-            for (int64_t parity = 0; parity < 2; ++parity) {
-                const int64_t source = source_offset(maps, task, row, parity);
-                norm_relu_backward_run<T, Acc, Full>(
-                    static_cast<const T*>(maps.x) + source, static_cast<T*>(dx) + source, 4 * maps.channels,
-                    static_cast<const T*>(dy) + result_offset(maps, task, row, parity), 2 * maps.channels,
-                    maps.width / 2, by, gradient, task.lanes);
+            for (int64_t channel = task.begin; channel < task.end; channel += kLanes) {
+                const Chunk chunk = chunk_at(task, channel);
+                const auto by = load_affine<Acc, Full>(maps.scale, maps.shift, maps.channels, chunk);
+                for (int64_t parity = 0; parity < 2; ++parity) {
+                    const int64_t source = source_offset(maps, chunk, row, parity);
+                    norm_relu_backward_run<T, Acc, Full>(
+                        static_cast<const T*>(maps.x) + source, static_cast<T*>(dx) + source,
+                        4 * maps.channels,
+                        static_cast<const T*>(dy) + result_offset(maps, chunk, row, parity),
+                        2 * maps.channels, maps.width / 2, by, gradient.of(task, channel), chunk.lanes);
+                }
             }
         }
-        clear_unseen(maps, task, static_cast<T*>(dx));
+        for (int64_t channel = task.begin; channel < task.end; channel += kLanes) {
+            clear_unseen(maps, chunk_at(task, channel), static_cast<T*>(dx));
+        }
         gradient.store(dscale, dshift, maps.channels, task);
     }
 }
@@ -109,15 +117,14 @@ void backward_tasks(const Maps& maps, const void* dy, void* dx, void* dscale, vo
 }
 
 Maps maps_of(const Tensor& x, const Tensor& scale, const Tensor& shift) {
-    return Maps{x.scalar_type(),      x.size(1) / 4,
-                2 * (x.size(2) - 1),  2 * (x.size(3) - 1),
-                x.const_data_ptr(),   scale.const_data_ptr(),
-                shift.const_data_ptr()};
+    return Maps{x.scalar_type(),    x.size(1) / 4,          2 * (x.size(2) - 1),   2 * (x.size(3) - 1),
+                x.const_data_ptr(), scale.const_data_ptr(), shift.const_data_ptr()};
 }
 
 void check_inputs(const Tensor& x, const Tensor& scale, const Tensor& shift) {
     check_map(x, "x");
-    STD_TORCH_CHECK(x.size(1) % 4 == 0 && x.size(2) > 0 && x.size(3) > 0, "x must be [N, 4 * C, H + 1, W + 1]");
+    STD_TORCH_CHECK(x.size(1) % 4 == 0 && x.size(2) > 0 && x.size(3) > 0,
+                    "x must be [N, 4 * C, H + 1, W + 1]");
     check_affine(scale, x, x.size(1) / 4, "scale");
     check_affine(shift, x, x.size(1) / 4, "shift");
 }
@@ -130,9 +137,8 @@ Tensor subpixel_norm_relu(const Tensor x_in, const Tensor scale_in, const Tensor
     const Maps maps = maps_of(x, scale, shift);
     Tensor y = new_map(x, x.size(0), maps.channels, maps.height, maps.width);
     void* y_data = y.mutable_data_ptr();
-    parallel_tasks(x.size(0), maps.channels, maps.height * maps.width, [&](int64_t begin, int64_t end) {
-        forward_tasks(maps, y_data, begin, end);
-    });
+    parallel_tasks(x.size(0), maps.channels, maps.height * maps.width,
+                   [&](int64_t begin, int64_t end) { forward_tasks(maps, y_data, begin, end); });
     return y;
 }
 

