@@ -6,6 +6,8 @@ import math
 import time
 from dataclasses import asdict, dataclass, replace
 
+import torch
+
 from amfast.api import engine_settings
 from amfast.optimize.engine import optimize_batch
 from amfast.optimize.memory import plan_passes, saved_bytes_per_image
@@ -31,13 +33,17 @@ class RunPlan:
 
 
 def plan_run(job: Job, *, timed_steps: int = 3) -> RunPlan:
-    """Plan a run and time ``timed_steps`` steps of its first pass, after one to warm up."""
+    """Plan a run and time ``timed_steps`` steps of its first passes, after one to warm up.
+
+    As many passes as a CPU runs side by side, and one on an accelerator.
+    """
     config, objective = job.config, TargetLogProb(job.classifier)
     settings = engine_settings(job.generator, config)
     trials = plan_trials(config.classes, config.trials, config.seed)
     batch = trials[: config.batch_embeddings]
     passes = plan_passes(len(batch), config.latents, settings.images_per_pass)
-    together = batch[passes[0].trials]
+    side_by_side = torch.get_num_threads() if job.config.device == "cpu" else 1
+    together = batch[: passes[:side_by_side][-1].trials.stop]
     start = job.generator.class_embeddings.mean(dim=0).expand(len(together), -1)
 
     def seconds(steps: int) -> float:
@@ -51,7 +57,7 @@ def plan_run(job: Job, *, timed_steps: int = 3) -> RunPlan:
 
     seconds(1)
     per_step = seconds(timed_steps) / timed_steps / len(together)
-    images = min(settings.images_per_pass, len(together) * config.latents)
+    images = min(settings.images_per_pass, len(batch) * config.latents)
     return RunPlan(
         trials=len(trials),
         batches=math.ceil(len(trials) / config.batch_embeddings),
