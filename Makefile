@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 PACKAGE_SOURCES := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 CPP_SOURCES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test bench gpu lint types format clean
+.PHONY: demo test bench bench-quick gpu lint types format clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/package
@@ -22,6 +22,10 @@ test: $(STAMPS)/test
 
 bench: $(STAMPS)/test
 	$(BIN)/python -m pytest bench -o python_files='bench_*.py' --benchmark-columns=median,iqr,rounds
+
+# The ratios of bench/results/quick.json, in minutes and without a GPU.
+bench-quick: $(STAMPS)/test
+	$(BIN)/python -m bench.quick
 
 # On a machine with a GPU, with the torch that is installed there.
 gpu:

@@ -94,7 +94,9 @@ class BuildWithCMake(build_ext):
         environment = {**os.environ, "PATH": tool_path()}
         try:
             subprocess.run([cmake, *configure], check=True, env=environment)
-            subprocess.run([cmake, "--build", str(build)], check=True, env=environment)
+            subprocess.run(
+                [cmake, "--build", str(build), "--parallel"], check=True, env=environment
+            )
         except (OSError, subprocess.CalledProcessError) as error:
             # An older library must not pass for the one that could not be built.
             target.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from amfast.optimize.engine import Progress, Settings, TrialResult, optimize_bat
 from amfast.optimize.initializers import METHODS, MethodName, initial_embeddings
 from amfast.optimize.memory import images_per_pass
 from amfast.optimize.objective import TargetLogProb
+from amfast.optimize.state import BatchState
 from amfast.optimize.trials import Trial, plan_trials
 
 
@@ -150,14 +151,37 @@ def run_trials(
     config: RunConfig,
     trials: Sequence[Trial],
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    *,
+    stopped: BatchState | None = None,
+    on_resample: Callable[[BatchState], None] = lambda state: None,
 ) -> Iterator[TrialResult]:
-    """Optimise ``trials`` in batches of ``config.batch_embeddings``, each yielded once done."""
+    """Optimise ``trials`` in batches of ``config.batch_embeddings``, each yielded once done.
+
+    ``stopped`` is a batch that an earlier call did not finish, as last given to ``on_resample``;
+    those of its trials that are among ``trials`` go on from there, before the others begin.
+    """
     settings, objective = engine_settings(generator, config), TargetLogProb(classifier)
-    rows = own_rows(generator, classifier)
-    for first in range(0, len(trials), config.batch_embeddings):
-        batch = trials[first : first + config.batch_embeddings]
-        start = initial_embeddings(METHODS[config.method], generator.class_embeddings, rows, batch)
-        yield from optimize_batch(generator, objective, batch, start, settings, on_progress)
+    for state in _batches(generator, classifier, config, trials, stopped):
+        yield from optimize_batch(generator, objective, state, settings, on_progress, on_resample)
+
+
+def _batches(
+    generator: Generator,
+    classifier: Classifier,
+    config: RunConfig,
+    trials: Sequence[Trial],
+    stopped: BatchState | None,
+) -> Iterator[BatchState]:
+    """The stopped batch, if it holds any of ``trials``, then the others, ready to begin."""
+    table, rows = generator.class_embeddings, own_rows(generator, classifier)
+    under_way = set(stopped.trials) if stopped else set()
+    if stopped and under_way.intersection(trials):
+        yield stopped.only(trials).to(table.device)
+    fresh = [trial for trial in trials if trial not in under_way]
+    for first in range(0, len(fresh), config.batch_embeddings):
+        batch = fresh[first : first + config.batch_embeddings]
+        start = initial_embeddings(METHODS[config.method], table, rows, batch)
+        yield BatchState.begin(batch, start, config.steps)
 
 
 def score_trials(

@@ -18,6 +18,7 @@ from amfast.optimize.trials import plan_trials
 from tests.command import SMALL, amfast, contents, listing, start_amfast
 
 KILLS = 5
+STEPS = ("--steps", "16", "--steps-per-latents", "4")
 
 
 def wait_until_it_runs(process):
@@ -25,7 +26,7 @@ def wait_until_it_runs(process):
 
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path):
-    options = (*SMALL, "--steps", "16", "--batch-embeddings", "2", "--resume", "--outdir")
+    options = (*SMALL, *STEPS, "--batch-embeddings", "2", "--resume", "--outdir")
     with start_amfast(*options, "whole", cwd=tmp_path) as process:
         wait_until_it_runs(process)
         began = time.monotonic()
@@ -44,6 +45,27 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     assert finished == sorted(finished)  # nothing is ever lost
     assert amfast(*options, "killed", "--quiet", cwd=tmp_path).returncode == 0
 
+    (whole,), (killed,) = (list((tmp_path / name).iterdir()) for name in ("whole", "killed"))
+    assert contents(killed) == contents(whole)
+    assert listing(killed) == listing(whole)
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_a_batch_under_way_goes_on_from_its_last_resample(tmp_path, damage):
+    options = (*SMALL, *STEPS, "--batch-embeddings", "64", "--resume", "--outdir")
+    assert amfast(*options, "whole", "--quiet", cwd=tmp_path).returncode == 0
+    with start_amfast(*options, "killed", cwd=tmp_path) as process:
+        while not (under_way := list(tmp_path.glob("killed/*/under-way.safetensors"))):
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.kill()
+    assert not list(tmp_path.glob("killed/*/trials/*.safetensors"))
+    if damage:
+        under_way[0].write_bytes(under_way[0].read_bytes()[:-9])
+    done = amfast(*options, "killed", cwd=tmp_path)
+    assert done.returncode == 0
+    said = "under-way.safetensors is damaged and will be done again"
+    assert ("6 trials go on from step" in done.stderr, said in done.stderr) == (not damage, damage)
     (whole,), (killed,) = (list((tmp_path / name).iterdir()) for name in ("whole", "killed"))
     assert contents(killed) == contents(whole)
     assert listing(killed) == listing(whole)

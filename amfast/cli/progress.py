@@ -25,7 +25,12 @@ class RunDisplay(Listener):
 
     def __init__(self, config: RunConfig, *, quiet: bool) -> None:
         super().__init__(
-            self._nothing_to_resume, self._start, self._progress, self._trial, self._scoring
+            self._nothing_to_resume,
+            self._start,
+            self._going_on,
+            self._progress,
+            self._trial,
+            self._scoring,
         )
         self.run_dir: Path | None = None
         self.finished = 0
@@ -80,6 +85,9 @@ class RunDisplay(Listener):
             total=self._wanted * self._config.steps,
             trials=f"{finished}/{total}",
         )
+
+    def _going_on(self, trials: int, step: int) -> None:
+        self._say(f"{trials} trials go on from step {step}")
 
     def _progress(self, step: Step) -> None:
         if step.step == 1:

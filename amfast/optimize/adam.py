@@ -15,22 +15,23 @@ class RowAdam:
 
     def __init__(
         self,
-        like: Tensor,
+        mean: Tensor,
+        square: Tensor,
+        steps: Tensor,
         learning_rate: float,
         *,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
+        """Go on from moments ``[T, E]`` and step counts ``[T, 1]`` (float64): zeros at first."""
         self.learning_rate, self.betas, self.eps = learning_rate, betas, eps
-        self.mean = torch.zeros_like(like)  # [T, E]
-        self.square = torch.zeros_like(like)  # [T, E]
-        self.steps = like.new_zeros(len(like), 1, dtype=torch.float64)  # [T, 1]
+        self.mean, self.square, self.steps = mean, square, steps
 
     def step(self, embeddings: Tensor, gradient: Tensor, active: Tensor) -> Tensor:
         """Return the embeddings ``[T, E]`` after one step; ``active`` ``[T]`` chooses the rows."""
         beta1, beta2 = self.betas
         on = active[:, None]
-        self.steps += on
+        self.steps = self.steps + on
         self.mean = torch.where(on, self.mean.lerp(gradient, 1 - beta1), self.mean)
         square = torch.addcmul(self.square * beta2, gradient, gradient, value=1 - beta2)
         self.square = torch.where(on, square, self.square)

@@ -15,6 +15,7 @@ from amfast.generators.protocol import Generator
 from amfast.optimize.adam import RowAdam
 from amfast.optimize.memory import Pass, plan_passes
 from amfast.optimize.parallel import Map, side_by_side
+from amfast.optimize.state import BatchState
 from amfast.optimize.trials import Trial, draw_latents
 
 Objective = Callable[[Tensor, Tensor], Tensor]
@@ -66,27 +67,32 @@ class Progress:
 def optimize_batch(
     generator: Generator,
     objective: Objective,
-    trials: Sequence[Trial],
-    start: Tensor,
+    state: BatchState,
     settings: Settings,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_resample: Callable[[BatchState], None] = lambda state: None,
 ) -> Iterator[TrialResult]:
-    """Run trials together, one row of ``start`` ``[T, E]`` each, and yield their results in order.
+    """Run a batch of trials from ``state`` to the end and yield their results in order.
 
     A row whose objective or gradient stops being finite keeps its last finite embedding; the other
-    rows go on. ``on_progress`` is called at intervals, never between a step's kernels.
+    rows go on. ``on_progress`` is called at intervals, never between a step's kernels;
+    ``on_resample`` with the state before every resample but the first, to be kept somewhere safe.
     """
+    trials, start, embeddings = state.trials, state.start, state.embeddings
     device, (low, high) = start.device, generator.spec.clip_range
-    embeddings, adam = start.clone(), RowAdam(start, settings.learning_rate)
-    active = torch.ones(len(trials), dtype=torch.bool, device=device)
-    history = torch.full((settings.steps, 2, len(trials)), torch.nan, device=device)
+    adam = RowAdam(state.adam_mean, state.adam_square, state.adam_steps, settings.learning_rate)
+    active, history = state.active.clone(), state.history.clone()
     targets = torch.tensor([t.class_id for t in trials], device=device)
     passes = plan_passes(len(trials), settings.latents, settings.images_per_pass)
     report_every = 1 if device.type == "cpu" else 10  # reading the history waits for the device
 
     with side_by_side(device, len(passes)) as run_passes:
-        for step in range(settings.steps):
+        for step in range(state.step, settings.steps):
             if step % settings.steps_per_latents == 0:
+                if step > state.step:
+                    adam_state = (adam.mean, adam.square, adam.steps)
+                    now = (step, start, embeddings, *adam_state, active.clone(), history.clone())
+                    on_resample(BatchState(trials, *now))
                 resample = step // settings.steps_per_latents
                 latents = draw_latents(
                     trials, resample, settings.latents, generator.spec.latent_dim, device
@@ -98,20 +104,19 @@ def optimize_batch(
             active &= log_prob.isfinite().all(dim=1) & gradient.isfinite().all(dim=1)
             moved = adam.step(embeddings, -gradient, active).clamp(low, high)
             embeddings = torch.where(active[:, None], moved, embeddings)
-            row = torch.stack([log_prob.mean(dim=1), log_prob.exp().mean(dim=1)])  # [2, T]
-            history[step] = torch.where(active, row, torch.nan)
+            means = torch.stack([log_prob.mean(dim=1), log_prob.exp().mean(dim=1)], dim=1)  # [T, 2]
+            history[:, step] = torch.where(active[:, None], means, torch.nan)
             if (step + 1) % report_every == 0 or step + 1 == settings.steps:
-                done = Progress(
-                    len(trials), step + 1, settings.steps, float(history[step, 1].nanmean())
-                )
-                on_progress(done)
+                prob = float(history[:, step, 1].nanmean())
+                on_progress(Progress(len(trials), step + 1, settings.steps, prob))
 
     start, embeddings, history = start.cpu(), embeddings.cpu(), history.cpu()
     for i, trial in enumerate(trials):
-        record = history[:, :, i].clone()
-        bad = record.isnan().any(dim=1).nonzero()
+        bad = history[i].isnan().any(dim=1).nonzero()
         failed_at = int(bad[0]) if len(bad) else None
-        yield TrialResult(trial, start[i].clone(), embeddings[i].clone(), record, failed_at)
+        yield TrialResult(
+            trial, start[i].clone(), embeddings[i].clone(), history[i].clone(), failed_at
+        )
 
 
 def _ascend(

@@ -16,11 +16,13 @@ from pydantic import BaseModel, ValidationError
 from amfast.config import RunConfig
 from amfast.errors import RunError
 from amfast.optimize.engine import TrialResult
+from amfast.optimize.state import BatchState
 from amfast.optimize.trials import Trial
 from amfast.runs.embeddings_file import write_embeddings
 from amfast.runs.facts import ClassifierFacts, GeneratorFacts, RunFacts
 from amfast.runs.files import read_bytes, reason, sync_directory, write_json
 from amfast.runs.lock import locked
+from amfast.runs.state_file import read_state, write_state
 from amfast.runs.trial_file import read_trial, trial_path, write_trial
 
 
@@ -139,6 +141,10 @@ class RunDirectory:
         return self.path / "embeddings.safetensors"
 
     @property
+    def state_path(self) -> Path:
+        return self.path / "under-way.safetensors"
+
+    @property
     def summary_path(self) -> Path:
         return self.path / "summary.json"
 
@@ -167,13 +173,29 @@ class RunDirectory:
         path = trial_path(self.path, result.trial.class_id, result.trial.index)
         write_trial(path, result, self.facts, self.config.method)
 
+    def keep(self, state: BatchState) -> None:
+        """Keep the batch under way as it stands. Raises ``RunError`` where it cannot be written."""
+        write_state(self.state_path, state, self.facts, self.config)
+
+    def stopped(self) -> tuple[BatchState | None, list[Path]]:
+        """The batch that was under way when a run stopped, and its file where that is unusable."""
+        if not self.state_path.exists():
+            return None, []
+        try:
+            state = read_state(self.state_path, self.facts, self.config)
+        except RunError:
+            return None, [self.state_path]
+        return state, []
+
     def collect(self, trials: Iterable[Trial]) -> Path:
         """Gather the embeddings of ``trials``, failed ones left out, in ``embeddings_path``.
 
-        Raises ``RunError`` if one of the trials is missing or damaged.
+        The state of the last batch goes, no trial being under way any more. Raises ``RunError`` if
+        one of the trials is missing or damaged.
         """
         results = [self._read(trial) for trial in trials]
         write_embeddings(self.embeddings_path, results, self.facts, self.config.method)
+        self.state_path.unlink(missing_ok=True)
         return self.embeddings_path
 
     def write_summary(self, summary: Mapping[str, Any]) -> Path:

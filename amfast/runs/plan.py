@@ -12,6 +12,7 @@ from amfast.api import engine_settings
 from amfast.optimize.engine import optimize_batch
 from amfast.optimize.memory import plan_passes, saved_bytes_per_image
 from amfast.optimize.objective import TargetLogProb
+from amfast.optimize.state import BatchState
 from amfast.optimize.trials import plan_trials
 from amfast.runs.session import Job
 
@@ -48,11 +49,8 @@ def plan_run(job: Job, *, timed_steps: int = 3) -> RunPlan:
 
     def seconds(steps: int) -> float:
         began = time.perf_counter()
-        list(
-            optimize_batch(
-                job.generator, objective, together, start, replace(settings, steps=steps)
-            )
-        )
+        state = BatchState.begin(together, start, steps)
+        list(optimize_batch(job.generator, objective, state, replace(settings, steps=steps)))
         return time.perf_counter() - began
 
     seconds(1)

@@ -52,6 +52,7 @@ class Listener:
 
     on_nothing_to_resume: Callable[[Path], None] = lambda outdir: None
     on_start: Callable[[RunDirectory, int, int, list[Path]], None] = lambda *event: None
+    on_going_on: Callable[[int, int], None] = lambda trials, step: None
     on_progress: Callable[[Progress], None] = lambda progress: None
     on_trial: Callable[[TrialResult], None] = lambda result: None
     on_scoring: Callable[[], None] = lambda: None
@@ -102,7 +103,8 @@ def execute(
     """Run the trials that are not on disk yet, score all of them, and write what a run holds.
 
     ``outdir`` is a folder of runs or, to resume one, a run directory. Every finished trial is on
-    disk before the next batch starts. Raises ``RunError``.
+    disk before the next batch starts, and a batch's state before each of its resamples but the
+    first. Raises ``RunError``.
     """
     listener = listener or Listener()
     directory = _open_directory(job, outdir, resume=resume, listener=listener)
@@ -110,10 +112,19 @@ def execute(
         trials = plan_trials(job.config.classes, job.config.trials, job.config.seed)
         results, damaged = directory.finished(trials)
         wanted = [trial for trial in trials if trial not in results]
-        listener.on_start(directory, len(trials), len(results), damaged)
+        stopped, lost = directory.stopped()
+        listener.on_start(directory, len(trials), len(results), [*damaged, *lost])
+        if stopped and (going_on := len(stopped.only(wanted).trials)):
+            listener.on_going_on(going_on, stopped.step)
         started = time.monotonic()
         for result in run_trials(
-            job.generator, job.classifier, job.config, wanted, listener.on_progress
+            job.generator,
+            job.classifier,
+            job.config,
+            wanted,
+            listener.on_progress,
+            stopped=stopped,
+            on_resample=directory.keep,
         ):
             directory.write(result)
             results[result.trial] = result

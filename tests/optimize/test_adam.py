@@ -6,11 +6,16 @@ import torch
 from amfast.optimize.adam import RowAdam
 
 
+def fresh(like: torch.Tensor, learning_rate: float) -> RowAdam:
+    steps = like.new_zeros(len(like), 1, dtype=torch.float64)
+    return RowAdam(torch.zeros_like(like), torch.zeros_like(like), steps, learning_rate)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_equals_torch_adam_row_by_row(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     start = torch.randn(4, 7, dtype=dtype)
-    ours, adam = start.clone(), RowAdam(start, 0.1)
+    ours, adam = start.clone(), fresh(start, 0.1)
     theirs = [row.clone().requires_grad_() for row in start]
     optimizers = [torch.optim.Adam([row], lr=0.1) for row in theirs]
     active = torch.ones(4, dtype=torch.bool)
@@ -27,7 +32,7 @@ def test_equals_torch_adam_row_by_row(dtype: torch.dtype) -> None:
 def test_an_inactive_row_stands_still_and_keeps_its_clock() -> None:
     torch.manual_seed(0)
     start = torch.randn(2, 3, dtype=torch.float64)
-    both, one = RowAdam(start, 0.1), RowAdam(start[:1], 0.1)
+    both, one = fresh(start, 0.1), fresh(start[:1], 0.1)
     c, alone = start, start[:1]
     for step in range(10):
         gradient = torch.randn(2, 3, dtype=torch.float64)
@@ -43,7 +48,7 @@ def test_an_inactive_row_stands_still_and_keeps_its_clock() -> None:
 
 
 def test_moves_against_the_gradient_by_the_learning_rate_at_first() -> None:
-    adam = RowAdam(torch.zeros(1, 2, dtype=torch.float64), 0.01)
+    adam = fresh(torch.zeros(1, 2, dtype=torch.float64), 0.01)
     moved = adam.step(
         torch.zeros(1, 2, dtype=torch.float64),
         torch.tensor([[3.0, -0.2]], dtype=torch.float64),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from amfast.classifiers.protocol import to_classifier_input
 from amfast.optimize.engine import Progress, Settings, TrialResult, optimize_batch
 from amfast.optimize.objective import TargetLogProb
+from amfast.optimize.state import BatchState
 from amfast.optimize.trials import Trial, draw_latents, plan_trials
 from tests.optimize.conftest import LinearClassifier, LinearGenerator
 
@@ -25,6 +27,10 @@ def starts(trials: Sequence[Trial], dtype: torch.dtype = torch.float32) -> Tenso
     )
 
 
+def begin(trials: Sequence[Trial], settings: Settings) -> BatchState:
+    return BatchState.begin(trials, starts(trials), settings.steps)
+
+
 def run(
     generator: LinearGenerator,
     classifier: LinearClassifier,
@@ -32,14 +38,15 @@ def run(
     settings: Settings = SETTINGS,
 ) -> list[TrialResult]:
     objective = TargetLogProb(classifier)
-    return list(optimize_batch(generator, objective, trials, starts(trials), settings))
+    return list(optimize_batch(generator, objective, begin(trials, settings), settings))
 
 
 def test_equals_the_method_written_out(classifier: LinearClassifier) -> None:
     """One trial at a time, torch.optim.Adam, float64 images: the paper's section 2 as it stands."""
     generator = LinearGenerator(torch.float64)
     objective = TargetLogProb(classifier)
-    found = optimize_batch(generator, objective, TRIALS, starts(TRIALS, torch.float64), SETTINGS)
+    state = BatchState.begin(TRIALS, starts(TRIALS, torch.float64), SETTINGS.steps)
+    found = optimize_batch(generator, objective, state, SETTINGS)
     for trial, result in zip(TRIALS, found, strict=True):
         c = starts([trial], torch.float64)[0].requires_grad_()
         adam = torch.optim.Adam([c], lr=0.1)
@@ -141,6 +148,35 @@ def test_a_failing_trial_freezes_and_the_others_go_on(
 def test_progress_is_reported(generator: LinearGenerator, classifier: LinearClassifier) -> None:
     seen: list[Progress] = []
     objective = TargetLogProb(classifier)
-    list(optimize_batch(generator, objective, TRIALS, starts(TRIALS), SETTINGS, seen.append))
+    list(optimize_batch(generator, objective, begin(TRIALS, SETTINGS), SETTINGS, seen.append))
     assert [p.step for p in seen] == list(range(1, 13))
     assert all(p.trials == 6 and p.steps == 12 and 0 < p.target_prob < 1 for p in seen)
+
+
+def test_a_stopped_batch_goes_on_as_if_it_had_not_stopped(
+    generator: LinearGenerator, classifier: LinearClassifier
+) -> None:
+    """From any resample, also with some of its trials only, and with a trial that had failed."""
+    objective, kept = TargetLogProb(classifier), []
+
+    def poisoned_run(state: BatchState, keep: bool) -> list[TrialResult]:
+        spoilt = state.embeddings.clone()
+        if state.step == 0:
+            spoilt[1] = torch.nan
+        state = replace(state, embeddings=spoilt)
+        on_resample = kept.append if keep else lambda state: None
+        return list(optimize_batch(generator, objective, state, SETTINGS, on_resample=on_resample))
+
+    whole = poisoned_run(begin(TRIALS, SETTINGS), keep=True)
+    assert [state.step for state in kept] == [5, 10]
+    assert [r.failed for r in whole] == [False, True, False, False, False, False]
+    for state in kept:
+        for wanted in (TRIALS, TRIALS[1:4]):
+            rest = poisoned_run(state.only(wanted), keep=False)
+            assert [r.trial for r in rest] == list(wanted)
+            for result in rest:
+                before = whole[TRIALS.index(result.trial)]
+                assert torch.equal(result.embedding, before.embedding) or result.failed
+                assert torch.equal(result.start, before.start)
+                assert torch.equal(result.history.nan_to_num(9), before.history.nan_to_num(9))
+                assert result.failed_at == before.failed_at

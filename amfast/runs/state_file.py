@@ -1,0 +1,70 @@
+"""The batch that is under way, on disk: what a killed run goes on from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from amfast.config import RunConfig
+from amfast.errors import RunError
+from amfast.optimize.state import BatchState
+from amfast.optimize.trials import Trial
+from amfast.runs.facts import RunFacts
+from amfast.runs.tensor_file import check_generator, check_tensors, read_tensors, write_tensors
+
+KIND = "amfast-under-way"
+
+
+def write_state(path: Path, state: BatchState, facts: RunFacts, config: RunConfig) -> None:
+    """Write a batch between two steps. Raises ``RunError`` where it cannot be written."""
+    metadata = {
+        **_identity(facts, config),
+        "trials": json.dumps([[trial.class_id, trial.index] for trial in state.trials]),
+        "step": str(state.step),
+        "generator": facts.generator["name"],
+    }
+    tensors = {name: tensor.cpu() for name, tensor in state.tensors().items()}
+    write_tensors(path, KIND, tensors, metadata)
+
+
+def read_state(path: Path, facts: RunFacts, config: RunConfig) -> BatchState:
+    """Read it back.
+
+    Raises ``RunError`` for a file that is missing, damaged, or of another generator or run.
+    """
+    tensors, metadata = read_tensors(path, KIND)
+    check_generator(path, metadata, facts.generator["name"], facts.generator["fingerprint"])
+    for name, value in _identity(facts, config).items():
+        if metadata.get(name) != value:
+            raise RunError(f"{path} has {name} {metadata.get(name)}, expected {value}")
+    try:
+        trials = tuple(
+            Trial(int(c), int(i), config.seed) for c, i in json.loads(metadata["trials"])
+        )
+        step = int(metadata["step"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error!r} in its metadata") from None
+    if not 0 < step < config.steps or step % config.steps_per_latents:
+        raise RunError(f"{path} is damaged: no resample comes before step {step}")
+    rows, width = len(trials), facts.generator["embedding_dim"]
+    embedding = (torch.float32, [rows, width])
+    expected = {
+        **dict.fromkeys(("start", "embeddings", "adam_mean", "adam_square"), embedding),
+        "adam_steps": (torch.float64, [rows, 1]),
+        "active": (torch.bool, [rows]),
+        "history": (torch.float32, [rows, config.steps, 2]),
+    }
+    check_tensors(path, tensors, expected)
+    return BatchState(trials, step, **tensors)
+
+
+def _identity(facts: RunFacts, config: RunConfig) -> dict[str, str]:
+    """The metadata that says whose batch it is; a file that differs in it is another's."""
+    return {
+        "seed": str(config.seed),
+        "method": config.method,
+        "generator_fingerprint": facts.generator["fingerprint"],
+        "classifier_fingerprint": facts.classifier["fingerprint"],
+    }

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from amfast.config import make_config
+from amfast.errors import RunError
+from amfast.optimize.state import BatchState
+from amfast.optimize.trials import plan_trials
+from amfast.runs.state_file import KIND, read_state, write_state
+from amfast.runs.tensor_file import read_tensors, write_tensors
+
+
+@pytest.fixture
+def config():
+    return make_config(classes=(0, 2), trials=2, steps=6, steps_per_latents=2, seed=7)
+
+
+@pytest.fixture
+def state(config):
+    torch.manual_seed(0)
+    trials = plan_trials(config.classes, 2, config.seed)
+    fresh = BatchState.begin(trials, torch.randn(4, 5), config.steps)
+    drawn = {name: torch.rand_like(t.float()).to(t.dtype) for name, t in fresh.tensors().items()}
+    return BatchState(fresh.trials, 4, **drawn)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "under-way.safetensors"
+
+
+def test_round_trip(path, state, facts, config):
+    write_state(path, state, facts, config)
+    found = read_state(path, facts, config)
+    assert (found.trials, found.step) == (state.trials, 4)
+    for name, tensor in state.tensors().items():
+        assert torch.equal(found.tensors()[name], tensor)
+
+
+def test_the_wanted_rows_alone(state):
+    some = state.only([state.trials[3], state.trials[1]])
+    assert some.trials == (state.trials[1], state.trials[3])
+    for name, tensor in state.tensors().items():
+        assert torch.equal(some.tensors()[name], tensor[[1, 3]])
+    assert state.only([]).trials == ()
+
+
+def test_truncated_anywhere(path, state, facts, config):
+    write_state(path, state, facts, config)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 37):
+        path.write_bytes(whole[:length])
+        with pytest.raises(RunError):
+            read_state(path, facts, config)
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"seed": "8"}, "seed 8, expected 7"),
+        ({"method": "am-s"}, "method am-s, expected am-l"),
+        ({"classifier_fingerprint": "x"}, "classifier_fingerprint x"),
+        ({"generator_fingerprint": "x"}, "fit only the generator"),
+        ({"step": "3"}, "no resample comes before step 3"),
+        ({"step": "0"}, "no resample comes before step 0"),
+        ({"step": "6"}, "no resample comes before step 6"),
+        ({"step": "soon"}, "damaged"),
+        ({"trials": "[1]"}, "damaged"),
+        ({"trials": "{"}, "damaged"),
+        ({"trials": json.dumps([[0, 0]])}, "holds active"),
+    ],
+)
+def test_another_run_or_a_damaged_file(path, state, facts, config, changed, problem):
+    write_state(path, state, facts, config)
+    tensors, metadata = read_tensors(path, KIND)
+    write_tensors(path, KIND, tensors, {**metadata, **changed})
+    with pytest.raises(RunError, match=problem):
+        read_state(path, facts, config)
