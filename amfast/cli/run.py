@@ -14,6 +14,7 @@ from amfast.cli import options
 from amfast.cli.console import complain, print_json
 from amfast.cli.progress import RunDisplay, show_plan, show_summary
 from amfast.device import keep_freed_memory
+from amfast.runs.directory import STATE_FILE
 from amfast.runs.plan import plan_run
 from amfast.runs.session import Job, execute, prepare
 
@@ -128,7 +129,10 @@ def _how_to_resume(run_dir: Path | None) -> str:
     finished = len(list(run_dir.glob("trials/*.safetensors")))
     command = [argument for argument in sys.argv[1:] if argument != "--resume"]
     again = shlex.join([*_called_as(), *command, "--resume"])
-    return f"interrupted; {finished} finished trials are kept in {run_dir}; go on with: {again}"
+    kept = f"{finished} finished trials"
+    if (run_dir / STATE_FILE).exists():
+        kept += " and the batch under way, as of its last resample,"
+    return f"interrupted; {kept} are kept in {run_dir}; go on with: {again}"
 
 
 def _called_as() -> list[str]:

@@ -25,6 +25,8 @@ from amfast.runs.lock import locked
 from amfast.runs.state_file import read_state, write_state
 from amfast.runs.trial_file import read_trial, trial_path, write_trial
 
+STATE_FILE = "under-way.safetensors"
+
 
 class _RunFile(BaseModel):
     """``run.json``."""
@@ -142,7 +144,7 @@ class RunDirectory:
 
     @property
     def state_path(self) -> Path:
-        return self.path / "under-way.safetensors"
+        return self.path / STATE_FILE
 
     @property
     def summary_path(self) -> Path:
