@@ -151,8 +151,8 @@ def test_interrupt_keeps_what_is_finished(tmp_path):
 
     last = said.splitlines()[-1]
     pattern = (
-        rf"amfast: interrupted; {len(kept)} finished trials(?: and the batch under way, as of its last"
-        r" resample,)? are kept in (.+); go on with: (.+)"
+        rf"amfast: interrupted; {len(kept)} finished trials(?: and the batch under way, as of its"
+        r" last resample,)? are kept in (.+); go on with: (.+)"
     )
     where, command = re.fullmatch(pattern, last).groups()
     assert where == str(run_dir.relative_to(tmp_path))
