@@ -145,9 +145,44 @@ class FrozenAttention(nn.Module):
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(q k^T) v, unscaled: ``[N, Q, D]``, ``[N, K, D]``, ``[N, K, E]`` -> ``[N, Q, E]``."""
-    if query.device.type == "cpu":
-        # No fused kernel there takes values of another width than the keys, and the fallback of
-        # scaled_dot_product_attention adds passes over the map for rows that are masked as a whole.
-        return (query @ key.transpose(1, 2)).softmax(dim=-1) @ value
-    heads = (query[:, None], key[:, None], value[:, None])
-    return F.scaled_dot_product_attention(*heads, scale=1.0)[:, 0]
+    if query.device.type == "cuda":
+        heads = (query[:, None], key[:, None], value[:, None])
+        return F.scaled_dot_product_attention(*heads, scale=1.0)[:, 0]
+    return cast(Tensor, _Attend.apply(query, key, value))  # type: ignore[no-untyped-call]
+
+
+class _Attend(torch.autograd.Function):
+    """Attention that keeps its inputs and never holds the whole map, ``[N, Q, K]``.
+
+    For the CPU, whose fused kernels take no values of another width than the keys; elsewhere
+    ``scaled_dot_product_attention`` does this. The backward works the map out again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        ctx.save_for_backward(query, key, value)
+        parts = [_weights(part, key) @ value for part in query.split(_QUERIES, dim=1)]
+        return torch.cat(parts, dim=1)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = ctx.saved_tensors
+        dquery, dkey, dvalue = [], torch.zeros_like(key), torch.zeros_like(value)
+        for q, d in zip(query.split(_QUERIES, dim=1), dy.split(_QUERIES, dim=1), strict=True):
+            weights = _weights(q, key)  # [N, q, K]
+            dvalue += weights.transpose(1, 2) @ d
+            dscores = torch.ops.aten._softmax_backward_data(
+                d @ value.transpose(1, 2), weights, -1, weights.dtype
+            )
+            dquery.append(dscores @ key)
+            dkey += dscores.transpose(1, 2) @ q
+        return torch.cat(dquery, dim=1), dkey, dvalue
+
+
+#: Queries whose weights are held at once: 16 MB of them in fp32 at BigGAN-256's 4096 keys.
+_QUERIES = 1024
+
+
+def _weights(query: Tensor, key: Tensor) -> Tensor:
+    return (query @ key.transpose(1, 2)).softmax(dim=-1)
