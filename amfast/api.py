@@ -102,7 +102,8 @@ def optimize(
     use ``amfast.wrap_module`` for others. ``batch_embeddings`` trials are optimised together, and
     at most ``microbatch`` images are in one pass. Works on the generator's device, where the
     classifier must be too; on a CPU, passes run side by side in threads, so both must be callable
-    from several at once, as any ``nn.Module`` is that keeps nothing between calls. Raises ``UsageError`` for values out of bounds.
+    from several at once, as any ``nn.Module`` is that keeps nothing between calls. Raises
+    ``UsageError`` for values out of bounds.
     """
     device = device_of(generator)
     if isinstance(classifier, nn.Module):
