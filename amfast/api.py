@@ -78,7 +78,7 @@ def optimize(
     generator: Generator,
     classifier: Classifier | nn.Module,
     *,
-    classes: str | Sequence[int | str] = "all",
+    classes: str | int | Sequence[int | str] = "all",
     method: MethodName = "am-l",
     trials: int = 5,
     steps: int = 200,
@@ -105,6 +105,12 @@ def optimize(
     from several at once, as any ``nn.Module`` is that keeps nothing between calls. Raises
     ``UsageError`` for values out of bounds.
     """
+    for value, kind, loader in (
+        (generator, Generator, "load_generator"),
+        (classifier, (Classifier, nn.Module), "load_classifier"),
+    ):
+        if not isinstance(value, kind):
+            raise UsageError(f"{value!r} is not loaded: use amfast.{loader}({value!r})")
     device = device_of(generator)
     if isinstance(classifier, nn.Module):
         classifier = wrap_module(classifier, device=device, dtype=torch.float32)

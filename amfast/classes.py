@@ -21,13 +21,20 @@ PRESETS: dict[str, tuple[int, ...]] = {
 _MAX_FILE_BYTES = 1 << 20
 
 
-def select_classes(selection: str | Sequence[int | str], labels: Sequence[str]) -> tuple[int, ...]:
+def select_classes(
+    selection: str | int | Sequence[int | str], labels: Sequence[str]
+) -> tuple[int, ...]:
     """Class ids in the order given, each once.
 
     ``selection`` is ``"all"``, or ids, names, ranges ``3-7``, presets and ``@file`` separated by
-    commas, or a sequence of ids and names. A file holds one of these on every line; ``#`` starts a
-    comment. Raises ``UsageError`` for anything else, with the nearest names for an unknown one.
+    commas, or an id, or a sequence of ids and names. A file holds one of these on every line; ``#``
+    starts a comment. Raises ``UsageError`` for anything else, with the nearest names for an unknown
+    one.
     """
+    if isinstance(selection, int):
+        selection = [selection]
+    if not isinstance(selection, Iterable):
+        raise UsageError(f"classes should be ids and names, given {selection!r}")
     items: Iterable[int | str] = _split(selection) if isinstance(selection, str) else selection
     ids: dict[int, None] = {}  # a set that keeps the order
     for item in items:
@@ -76,8 +83,9 @@ def _read_file(path: Path, labels: Sequence[str]) -> Iterable[int]:
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read the class file {path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character in it
+        problem = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot read the class file {path}: {problem}") from None
     if len(data) > _MAX_FILE_BYTES:
         raise UsageError(f"class file {path} is larger than 1 MiB: it should list one class a line")
     try:

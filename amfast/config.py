@@ -10,7 +10,8 @@ from amfast.errors import UsageError
 from amfast.optimize.initializers import METHODS, MethodName
 
 DtypeName = Literal["auto", "fp32", "bf16", "fp16"]
-Count = Annotated[int, Field(ge=1)]
+#: The bound is far above any use; beyond it lie overflows and endless loops.
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 _Config = TypeVar("_Config", bound=BaseModel)
 
 
@@ -29,7 +30,7 @@ class RunConfig(BaseModel):
     classifier: str = "embedded"
     classes: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     method: MethodName = "am-l"
-    trials: Count = 5
+    trials: Annotated[int, Field(ge=1, le=10_000)] = 5
     steps: Count = 200
     latents: Count = 20
     steps_per_latents: Count = 20
@@ -44,9 +45,11 @@ class RunConfig(BaseModel):
     @classmethod
     def _default_lr(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("lr") is None:
-            method = METHODS.get(values.get("method", "am-l"))
-            if method is not None:
-                return {**values, "lr": method.learning_rate}
+            name = values.get("method", "am-l")
+            method = METHODS[
+                name if name in tuple(METHODS) else "am-l"
+            ]  # a bad name fails by itself
+            return {**values, "lr": method.learning_rate}
         return values
 
 

@@ -30,6 +30,8 @@ def resolve_device(name: str | torch.device) -> torch.device:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"unknown device {str(name)!r}: use auto, cpu, cuda or cuda:N")
+    if device.type == "cpu":
+        device = torch.device("cpu")  # torch takes any number with it and means the same
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         index = device.index or 0

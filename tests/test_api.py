@@ -92,6 +92,36 @@ def test_bad_values_are_refused_before_any_work() -> None:
             amfast.optimize(LinearGenerator(), LinearClassifier(), **values)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"generator": "embedded"}, "'embedded' is not loaded: use amfast.load_generator"),
+        ({"classifier": "embedded"}, "'embedded' is not loaded: use amfast.load_classifier"),
+        ({"classifier": None}, "None is not loaded"),
+        ({"classes": None}, "classes should be ids and names, given None"),
+        ({"method": ["am-l"]}, "method: "),
+    ],
+)
+def test_wrong_types_get_a_sentence(changed: dict[str, object], sentence: str) -> None:
+    arguments = {"generator": LinearGenerator(), "classifier": LinearClassifier(), **FEW, **changed}
+    with pytest.raises(amfast.UsageError, match=sentence):
+        amfast.optimize(**arguments)  # type: ignore[arg-type]
+
+
+def test_one_class_by_its_id() -> None:
+    found = amfast.optimize(LinearGenerator(), LinearClassifier(), classes=2, **FEW)  # type: ignore[arg-type]
+    assert {t.trial.class_id for t in found.trials} == {2}
+
+
+def test_a_step_out_of_this_world_fails_its_trial() -> None:
+    """A zero gradient times an infinite step is NaN, which no clipping mends."""
+    flat = LinearClassifier()
+    flat.weight.zero_()
+    found = amfast.optimize(LinearGenerator(), flat, classes="a", lr=1e39, trials=1, steps=1)  # type: ignore[arg-type]
+    assert [t.failed_at for t in found.trials] == [0]
+    assert found.embeddings.isfinite().all()
+
+
 def test_the_readmes_example_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
     assert 8 <= len(example.strip().splitlines()) <= 12

@@ -99,6 +99,20 @@ def test_embeddings_do_not_depend_on_the_batch(batch, networks, together):
     assert len(embeddings.unique(dim=0)) == 8
 
 
+def test_embeddings_do_not_depend_on_the_threads(networks):
+    """A trial alone has all of torch's threads, and its share of them among others."""
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count, batch in ((1, 64), (2, 64), (2, 1), (3, 3)):
+            torch.set_num_threads(count)
+            found.append(optimised(*networks, steps=4, batch_embeddings=batch))
+    finally:
+        torch.set_num_threads(threads)
+    for embeddings in found[1:]:
+        torch.testing.assert_close(embeddings, found[0], rtol=0, atol=1e-5)
+
+
 # Passes of other shapes round otherwise, and the optimisation magnifies that: am-l has made 1e-3 of
 # it after 20 steps in fp32. A few steps of am-s in fp32 and more of am-l in fp64 show what it is.
 MICROBATCHES = [7, 3, 1]  # three trials in a pass; one; half of one

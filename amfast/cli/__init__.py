@@ -29,10 +29,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     0 done, 1 failed, 2 wrong usage, 3 some trials failed, 130 interrupted.
     """
     try:
-        app(args=arguments)
+        try:
+            app(args=arguments)
+        finally:
+            sys.stdout.flush()
     except AmfastError as error:
         complain(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:  # what amfast reads and writes has sentences of its own
+        complain(f"cannot go on: {error.strerror or error}")
+        sys.stdout = None  # or Python would try once more on its way out
+        sys.exit(AmfastError.exit_code)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise

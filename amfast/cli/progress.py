@@ -48,7 +48,6 @@ class RunDisplay(Listener):
         )
         self._task = self._bar.add_task("", total=None, trials="0", rate="", prob="")
         self._done_steps = 0  # of finished batches
-        self._in_batch = 0
 
     def __enter__(self) -> RunDisplay:
         self._bar.start()
@@ -90,8 +89,6 @@ class RunDisplay(Listener):
         self._say(f"{trials} trials go on from step {step}")
 
     def _progress(self, step: Step) -> None:
-        if step.step == 1:
-            self._in_batch = 0
         done = self._done_steps + step.step * step.trials
         speed = self._bar.tasks[0].speed
         self._bar.update(

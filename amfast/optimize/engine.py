@@ -103,6 +103,7 @@ def optimize_batch(
             )
             active &= log_prob.isfinite().all(dim=1) & gradient.isfinite().all(dim=1)
             moved = adam.step(embeddings, -gradient, active).clamp(low, high)
+            active &= moved.isfinite().all(dim=1)
             embeddings = torch.where(active[:, None], moved, embeddings)
             means = torch.stack([log_prob.mean(dim=1), log_prob.exp().mean(dim=1)], dim=1)  # [T, 2]
             history[:, step] = torch.where(active[:, None], means, torch.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -9,6 +10,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
@@ -72,15 +74,16 @@ class RunDirectory:
             except BaseException:
                 shutil.rmtree(claim, ignore_errors=True)
                 raise
+        except RunError:
+            _remove(made)
+            raise
         except (FileExistsError, NotADirectoryError):
             problem = "a file is in the way"
         except OSError as error:
             problem = reason(error)
         else:
             return RunDirectory(path, config, facts)
-        for directory in reversed(made):
-            with suppress(OSError):  # another process may be using it by now
-                directory.rmdir()
+        _remove(made)
         raise RunError(
             f"cannot make a run directory in {outdir}: {problem}; choose another output directory"
         )
@@ -200,6 +203,14 @@ class RunDirectory:
         self.state_path.unlink(missing_ok=True)
         return self.embeddings_path
 
+    def seconds_per_trial(self) -> float | None:
+        """What an earlier call measured; None where none came to its end."""
+        try:
+            found = json.loads(self.summary_path.read_bytes())["seconds_per_trial"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return float(found) if isinstance(found, int | float) else None
+
     def write_summary(self, summary: Mapping[str, Any]) -> Path:
         """Write ``summary.json``. NaN is a ``ValueError``: say None where there is no number."""
         write_json(self.summary_path, summary)
@@ -223,6 +234,12 @@ def _make_directories(path: Path, made: list[Path]) -> None:
         directory.mkdir(exist_ok=True)
         made.append(directory)
     path.mkdir(exist_ok=True)
+
+
+def _remove(made: Iterable[Path]) -> None:
+    for directory in reversed(list(made)):
+        with suppress(OSError):  # another process may be using it by now
+            directory.rmdir()
 
 
 def _numbered(outdir: Path) -> list[tuple[int, Path]]:
@@ -256,7 +273,8 @@ def _claim_number(outdir: Path) -> tuple[int, Path]:
 def _differences(run: RunDirectory, config: RunConfig, facts: RunFacts) -> list[str]:
     stored, asked = _identity(run.config, run.facts), _identity(config, facts)
     return [
-        f"{name}: {stored.get(name)} in the run, {asked.get(name)} asked for"
+        f"{name}: {shorten(str(stored.get(name)), 80)} in the run, "
+        f"{shorten(str(asked.get(name)), 80)} asked for"
         for name in {**asked, **stored}
         if stored.get(name) != asked.get(name)
     ]
@@ -267,10 +285,12 @@ def _identity(config: RunConfig, facts: RunFacts) -> dict[str, Any]:
 
     The fingerprint stands for the weights' file, which may have moved.
     """
+    generator = json.loads(json.dumps(facts.generator))  # tuples and lists alike
     return {
         **config.model_dump(exclude={"weights"}),
-        "generator.fingerprint": facts.generator["fingerprint"],
+        **{f"generator.{key}": value for key, value in generator.items() if key != "name"},
         "classifier.fingerprint": facts.classifier["fingerprint"],
+        "class names": facts.class_names,
         **{f"versions.{name}": value for name, value in facts.versions.items()},
         **{f"device.{name}": value for name, value in facts.device.items()},
     }

@@ -18,6 +18,8 @@ def write_bytes(path: Path, data: bytes) -> None:
     fixed, so what a killed process leaves is overwritten by the next attempt; one writer at a time
     (``RunDirectory.lock``). Raises ``RunError`` where the file cannot be written.
     """
+    if not path.name:
+        raise RunError(f"cannot write {str(path)!r}: it names a directory, not a file")
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         try:

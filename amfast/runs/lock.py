@@ -55,5 +55,5 @@ def _holder(path: Path) -> str:
     try:
         holder = json.loads(path.read_bytes())
         return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (OSError, ValueError):  # it ended just now, or has not yet written its name
+    except (OSError, ValueError, TypeError, KeyError):  # it has just begun or ended, or is no lock
         return "another process"

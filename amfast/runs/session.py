@@ -60,7 +60,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run. ``seconds_per_trial`` is over the trials of this call, None without any."""
+    """A finished run. ``seconds_per_trial`` is an earlier call's where this one had no work."""
 
     directory: RunDirectory
     result: Result = field(repr=False)
@@ -114,8 +114,10 @@ def execute(
         wanted = [trial for trial in trials if trial not in results]
         stopped, lost = directory.stopped()
         listener.on_start(directory, len(trials), len(results), [*damaged, *lost])
+        work = float(len(wanted))  # in whole trials
         if stopped and (going_on := len(stopped.only(wanted).trials)):
             listener.on_going_on(going_on, stopped.step)
+            work -= going_on * stopped.step / job.config.steps
         started = time.monotonic()
         for result in run_trials(
             job.generator,
@@ -129,7 +131,7 @@ def execute(
             directory.write(result)
             results[result.trial] = result
             listener.on_trial(result)
-        seconds = (time.monotonic() - started) / len(wanted) if wanted else None
+        seconds = (time.monotonic() - started) / work if wanted else directory.seconds_per_trial()
         directory.collect(trials)
         listener.on_scoring()
         ordered = [results[trial] for trial in trials]

@@ -44,7 +44,7 @@ def read_state(path: Path, facts: RunFacts, config: RunConfig) -> BatchState:
             Trial(int(c), int(i), config.seed) for c, i in json.loads(metadata["trials"])
         )
         step = int(metadata["step"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RunError(f"{path} is damaged: {error!r} in its metadata") from None
     if not 0 < step < config.steps or step % config.steps_per_latents:
         raise RunError(f"{path} is damaged: no resample comes before step {step}")

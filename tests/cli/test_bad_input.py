@@ -84,10 +84,14 @@ VARIANTS = {
     "class file empty": run("--classes @comment.txt", "no class was selected"),
     "trials -1": run("--trials -1", "trials: ", "given: -1"),
     "several counts": run("--latents -2 --microbatch -1", "latents: .*-2.*; microbatch: .*-1"),
+    "steps beyond counting": run("--steps 9223372036854775808", "steps: .*1000000"),
+    "latents beyond counting": run("--latents 4611686018427387904", "latents: .*1000000"),
+    "trials without end": run("--trials 1000000000000", "trials: .*10000"),
     "lr 0": run("--lr 0", "lr: .*greater than 0"),
     "lr nan": run("--lr nan", "lr: "),
     "seed -1": run("--seed -1", "seed: ", "given: -1"),
-    "method": run("--method am-x", "method: .*'am-s' or 'am-l'", "given: 'am-x'"),
+    "method": run("--method am-x", r"method: .*'am-s' or 'am-l' \(given: 'am-x'\)$"),
+    "class file with a null": run("--classes @a\0b", "cannot read the class file"),
     "am-s for a new class": run(
         "--method am-s --classifier embedded-unseen --classes 1", "has no class dome", "use am-l"
     ),
@@ -104,6 +108,9 @@ VARIANTS = {
     "sample empty folder": Case("sample folder", 1, ("cannot read folder/embeddings",)),
     "sample out is a folder": Case(
         "sample --classes 0 --count 1 --out folder", 1, ("cannot write folder",)
+    ),
+    "sample out is no name": Case(
+        "sample --classes 0 --count 1 --out .", 1, ("cannot write '.': it names a directory",)
     ),
     "sample out in nowhere": Case(
         "sample --classes 0 --count 1 --out no/where.png", 1, ("cannot write no/where.png",)
@@ -231,6 +238,25 @@ def test_full_output(tmp_path):
     )
     assert_refused(done, 1, "cannot write .*run.json: file too large|cannot make a run directory")
     assert listing(tmp_path) == ["runs"]
+    deep = ("run", "--classes", "0", "--outdir", "made/for/this")
+    done = amfast(*deep, cwd=tmp_path, measured=False, preexec_fn=limit_file_size(0))
+    assert_refused(done, 1, "cannot write .*run.json: file too large|cannot make a run directory")
+    assert listing(tmp_path) == ["runs"]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_output_that_nobody_can_take(tmp_path, options):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command_line("classes", *options),
+            cwd=tmp_path,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=300,
+        )
+    assert (done.returncode, done.stderr) == (1, "amfast: cannot go on: No space left on device\n")
 
 
 def test_output_that_fills_up(tmp_path, finished):

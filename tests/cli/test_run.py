@@ -57,6 +57,15 @@ def test_finished_run_is_resumed_in_a_moment(finished, tmp_path, invoke):
     assert contents(tmp_path / "runs" / "0004-copy") == contents(finished.run_dir)
 
 
+def test_the_measured_speed_outlives_a_resume(tmp_path, invoke):
+    invoke(*SMALL, "--quiet")
+    (path,) = (tmp_path / "runs").glob("*/summary.json")
+    measured = json.loads(path.read_text())["seconds_per_trial"]
+    answer = invoke(*SMALL, "--resume", "--json")
+    assert json.loads(answer.stdout)["seconds_per_trial"] == measured > 0
+    assert json.loads(path.read_text())["seconds_per_trial"] == measured
+
+
 def test_resuming_nothing_starts_a_run_and_says_so(tmp_path, invoke):
     answer = invoke(*SMALL, "--classes", "0", "--trials", "1", "--resume", "--outdir", "none")
     assert answer.returncode == 0

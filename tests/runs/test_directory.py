@@ -196,6 +196,18 @@ def test_find_names_each_difference(run, config, facts):
 
 
 @pytest.mark.parametrize(
+    ("key", "value"), [("class_names", {}), ("embedding_dim", 6), ("clip_range", [-1, 1])]
+)
+def test_find_sees_edited_facts(run, config, facts, key, value):
+    assert RunDirectory.find(run.path, config, facts) == run
+    stored = json.loads((run.path / "run.json").read_text())
+    (stored if key in stored else stored["generator"])[key] = value
+    (run.path / "run.json").write_text(json.dumps(stored))
+    with pytest.raises(RunError, match=f"is another run: (generator.)?{key.replace('_', '.')}: "):
+        RunDirectory.find(run.path, config, facts)
+
+
+@pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("", "the file: Invalid JSON"),

@@ -63,6 +63,15 @@ def test_holder_that_has_not_written_its_name(tmp_path):
             pass
 
 
+@pytest.mark.parametrize("content", ["5", "{}", "[1]", '{"pid"', "\xff"])
+def test_holder_that_is_no_holder(tmp_path, content):
+    path = tmp_path / "lock"
+    with locked(path):
+        path.write_text(content, encoding="latin-1")
+        with pytest.raises(RunError, match="in use by another process"), locked(path):
+            pass
+
+
 def test_lock_that_cannot_be_made(read_only):
     with pytest.raises(RunError, match="cannot lock .*permission denied"), locked(read_only / "l"):
         pass
