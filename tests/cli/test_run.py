@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -208,8 +209,13 @@ def test_interrupt_before_the_run_begins(tmp_path, monkeypatch, invoke):
     assert listing(tmp_path) == []
 
 
-def test_memory_that_is_not_there(tmp_path, invoke):
-    answer = invoke(*SMALL, "--latents", str(10**12), "--quiet")
+def test_memory_that_is_not_there(tmp_path):
+    most = 4 << 30  # the first map of a million images takes 8 GB
+    answer = amfast(
+        *(*SMALL, "--latents", 1_000_000, "--quiet"),
+        cwd=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (most, most)),
+    )
     assert_refused(answer, 1, "out of memory: .*--microbatch", "can't allocate memory")
 
 
