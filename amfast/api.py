@@ -9,16 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from amfast.classes import select_classes
+from amfast.classifiers.compiled import compiled_for
 from amfast.classifiers.protocol import Classifier, wrap_module
-from amfast.config import RunConfig, make_config
+from amfast.config import CompileMode, RunConfig, make_config
 from amfast.errors import UsageError
 from amfast.generators.protocol import Generator, device_of
 from amfast.metrics.embedding import EmbeddingScore, score_embedding
-from amfast.optimize.engine import Progress, Settings, TrialResult, optimize_batch
+from amfast.optimize.engine import Progress, Settings, TrialResult, optimize_trials
 from amfast.optimize.initializers import METHODS, MethodName, initial_embeddings
-from amfast.optimize.memory import images_per_pass
+from amfast.optimize.memory import images_per_pass, plan_passes
 from amfast.optimize.objective import TargetLogProb
-from amfast.optimize.state import BatchState
+from amfast.optimize.precision import initial_loss_scale
+from amfast.optimize.slots import Slots
+from amfast.optimize.stopping import parse_stop
 from amfast.optimize.trials import Trial, plan_trials
 
 
@@ -84,11 +87,14 @@ def optimize(
     steps: int = 200,
     latents: int = 20,
     steps_per_latents: int = 20,
+    stop: str = "none",
     lr: float | None = None,
     seed: int = 0,
     batch_embeddings: int = 64,
     microbatch: int | None = None,
+    compile: CompileMode = "auto",
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> Result:
     """Optimise class embeddings of a frozen generator against a frozen classifier.
 
@@ -98,11 +104,16 @@ def optimize(
     embeddings after every step.
 
     ``classes`` are ids or names of the classifier's labels, or a selection such as ``"0-3,star"``.
-    A bare ``nn.Module`` classifier is wrapped for 224-pixel inputs with ImageNet's mean and std;
-    use ``amfast.wrap_module`` for others. ``batch_embeddings`` trials are optimised together, and
-    at most ``microbatch`` images are in one pass. Works on the generator's device, where the
-    classifier must be too; on a CPU, passes run side by side in threads, so both must be callable
-    from several at once, as any ``nn.Module`` is that keeps nothing between calls. Raises
+    A bare ``nn.Module`` classifier is wrapped for 224-pixel inputs with ImageNet's mean and std, in
+    the generator's precision; use ``amfast.wrap_module`` for others. ``batch_embeddings`` trials
+    are optimised together, and at most ``microbatch`` images are in one pass. ``stop`` ends a trial
+    early by its own history: ``"plateau"`` or ``"prob=P"``. ``compile`` puts the classifier under
+    ``torch.compile`` and, on CUDA, the step into a CUDA graph; ``"auto"`` does so on CUDA alone.
+    ``on_note`` hears of what a user should know, such as a smaller pass after memory ran out.
+
+    Works on the generator's device, where the classifier must be too; on a CPU, passes run side by
+    side in threads, so both must be callable from several at once, as any ``nn.Module`` is that
+    keeps nothing between calls. Raises
     ``UsageError`` for values out of bounds.
     """
     for value, kind, loader in (
@@ -113,7 +124,8 @@ def optimize(
             raise UsageError(f"{value!r} is not loaded: use amfast.{loader}({value!r})")
     device = device_of(generator)
     if isinstance(classifier, nn.Module):
-        classifier = wrap_module(classifier, device=device, dtype=torch.float32)
+        dtype = getattr(generator, "dtype", torch.float32)
+        classifier = wrap_module(classifier, device=device, dtype=dtype)
     config = make_config(
         generator=generator.spec.name,
         classifier=classifier.spec.name,
@@ -123,26 +135,34 @@ def optimize(
         steps=steps,
         latents=latents,
         steps_per_latents=steps_per_latents,
+        stop=stop,
         lr=lr,
         seed=seed,
         batch_embeddings=batch_embeddings,
         microbatch=microbatch,
         device=str(device),
+        compile=compile,
     )
     check_method(generator, classifier, config)
     wanted = plan_trials(config.classes, config.trials, config.seed)
-    results = list(run_trials(generator, classifier, config, wanted, on_progress))
+    found = run_trials(generator, classifier, config, wanted, on_progress, on_note=on_note)
+    results = sorted(found, key=lambda result: result.trial)
     return Result(config, results, score_trials(generator, classifier, config, results))
 
 
-def engine_settings(generator: Generator, config: RunConfig) -> Settings:
+def engine_settings(generator: Generator, classifier: Classifier, config: RunConfig) -> Settings:
     """The engine's numbers for a run on this generator's device."""
+    objective = TargetLogProb(classifier)
     return Settings(
         learning_rate=config.lr,
-        steps=config.steps,
         latents=config.latents,
         steps_per_latents=config.steps_per_latents,
-        images_per_pass=config.microbatch or images_per_pass(generator, config.latents),
+        images_per_pass=config.microbatch or images_per_pass(generator, objective, config.latents),
+        steps=config.steps,
+        slots=config.batch_embeddings,
+        stop=parse_stop(config.stop),
+        loss_scale=initial_loss_scale(generator, classifier),
+        graph=config.compile,
     )
 
 
@@ -160,36 +180,37 @@ def run_trials(
     trials: Sequence[Trial],
     on_progress: Callable[[Progress], None] = lambda progress: None,
     *,
-    stopped: BatchState | None = None,
-    on_resample: Callable[[BatchState], None] = lambda state: None,
+    stopped: Slots | None = None,
+    on_resample: Callable[[Slots], None] = lambda slots: None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> Iterator[TrialResult]:
-    """Optimise ``trials`` in batches of ``config.batch_embeddings``, each yielded once done.
+    """Optimise ``trials``, ``config.batch_embeddings`` at a time, and yield each once it is done.
 
-    ``stopped`` is a batch that an earlier call did not finish, as last given to ``on_resample``;
-    those of its trials that are among ``trials`` go on from there, before the others begin.
+    ``stopped`` are the trials that were under way in an earlier call, as last given to
+    ``on_resample``; those of them that are among ``trials`` go on from there.
     """
-    settings, objective = engine_settings(generator, config), TargetLogProb(classifier)
-    for state in _batches(generator, classifier, config, trials, stopped):
-        yield from optimize_batch(generator, objective, state, settings, on_progress, on_resample)
-
-
-def _batches(
-    generator: Generator,
-    classifier: Classifier,
-    config: RunConfig,
-    trials: Sequence[Trial],
-    stopped: BatchState | None,
-) -> Iterator[BatchState]:
-    """The stopped batch, if it holds any of ``trials``, then the others, ready to begin."""
+    if not trials:
+        return iter(())
+    settings = engine_settings(generator, classifier, config)
     table, rows = generator.class_embeddings, own_rows(generator, classifier)
-    under_way = set(stopped.trials) if stopped else set()
-    if stopped and under_way.intersection(trials):
-        yield stopped.only(trials).to(table.device)
-    fresh = [trial for trial in trials if trial not in under_way]
-    for first in range(0, len(fresh), config.batch_embeddings):
-        batch = fresh[first : first + config.batch_embeddings]
-        start = initial_embeddings(METHODS[config.method], table, rows, batch)
-        yield BatchState.begin(batch, start, config.steps)
+    if config.compile == "on" or (config.compile == "auto" and table.is_cuda):
+        together = min(settings.slots, len(trials))
+        first = plan_passes(together, settings.latents, settings.images_per_pass)[0]
+        images = first.trials.stop * first.latents.stop
+        classifier = compiled_for(
+            classifier, images, table.device, required=config.compile == "on", on_note=on_note
+        )
+    return optimize_trials(
+        generator,
+        TargetLogProb(classifier),
+        trials,
+        lambda fresh: initial_embeddings(METHODS[config.method], table, rows, fresh),
+        settings,
+        stopped=stopped,
+        on_progress=on_progress,
+        on_resample=on_resample,
+        on_note=on_note,
+    )
 
 
 def score_trials(

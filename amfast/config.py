@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from amfast.errors import UsageError
 from amfast.optimize.initializers import METHODS, MethodName
+from amfast.optimize.stopping import parse_stop
 
 DtypeName = Literal["auto", "fp32", "bf16", "fp16"]
+CompileMode = Literal["auto", "on", "off"]
 #: The bound is far above any use; beyond it lie overflows and endless loops.
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 _Config = TypeVar("_Config", bound=BaseModel)
@@ -19,8 +21,10 @@ class RunConfig(BaseModel):
     """What decides a run's result. Two runs with equal configurations are the same run.
 
     ``classes`` are ids of the classifier's labels. ``lr`` defaults to the method's own: 0.01 for
-    AM-S, 0.1 for AM-L (paper, section 2). ``microbatch`` bounds the images in one pass; None lets
-    the device decide. ``weights`` is the generator's file where it is not its own.
+    AM-S, 0.1 for AM-L (paper, section 2). ``stop`` names a rule of ``amfast.optimize.stopping``.
+    ``microbatch`` bounds the images in one pass; None lets the device decide. ``compile``: the
+    classifier under ``torch.compile`` and, on CUDA, the step as a CUDA graph; ``"auto"`` does so on
+    CUDA alone. ``weights`` is the generator's file where it is not its own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,12 +38,20 @@ class RunConfig(BaseModel):
     steps: Count = 200
     latents: Count = 20
     steps_per_latents: Count = 20
+    stop: str = "none"
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     batch_embeddings: Count = 64
     microbatch: Count | None = None
     device: str = "auto"
     dtype: DtypeName = "auto"
+    compile: CompileMode = "auto"
+
+    @field_validator("stop")
+    @classmethod
+    def _known_rule(cls, text: str) -> str:
+        parse_stop(text)
+        return text
 
     @model_validator(mode="before")
     @classmethod

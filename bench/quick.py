@@ -32,10 +32,9 @@ from amfast.ops import (
     upsample_add_norm_relu,
     upsample_add_norm_relu_ref,
 )
-from amfast.optimize.engine import Settings, optimize_batch
+from amfast.optimize.engine import Settings, optimize_trials
 from amfast.optimize.memory import images_per_pass
 from amfast.optimize.objective import TargetLogProb
-from amfast.optimize.state import BatchState
 from amfast.optimize.trials import Trial, draw_latents
 from bench.baseline import Step, frozen_compiled_loop, plain_loop
 from bench.contestants import agree, draw, forward_and_backward
@@ -102,15 +101,21 @@ def contest(
             for t in trials
         ]
     )
-    settings = Settings(0.1, steps, latents, steps, images_per_pass(generator, latents))
+    objective = TargetLogProb(judge)
+    settings = Settings(
+        learning_rate=0.1,
+        latents=latents,
+        steps_per_latents=steps,
+        images_per_pass=images_per_pass(generator, objective, latents),
+        steps=steps,
+    )
 
     def engine() -> list[Tensor]:
-        state = BatchState.begin(trials, start, steps)
-        done = optimize_batch(generator, TargetLogProb(judge), state, settings)
+        done = optimize_trials(generator, objective, trials, lambda _: start, settings)
         return [result.embedding for result in done]
 
     def loop(make: Callable[..., Step]) -> Step:
-        z = draw_latents(trials[:1], 0, latents, generator.spec.latent_dim, CPU)[0]
+        z = draw_latents(trials[:1], [0], latents, generator.spec.latent_dim, CPU)[0]
         target = trials[0].class_id
         return make(model, network, judge.spec, start=start[0], latents=z, target=target)
 

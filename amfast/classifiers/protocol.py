@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -52,27 +55,57 @@ def to_classifier_input(images: Tensor, spec: ClassifierSpec) -> Tensor:
         images = F.interpolate(
             images, (spec.size, spec.size), mode=spec.resize, align_corners=corners
         )
-    mean = images.new_tensor(spec.mean)[:, None, None]
-    std = images.new_tensor(spec.std)[:, None, None]
-    # ((images + 1) / 2 - mean) / std in one pass over the images
-    return torch.addcmul((0.5 - mean) / std, images, 0.5 / std)
+    shift, factor = _normalisation(spec.mean, spec.std, images.dtype, images.device)
+    return torch.addcmul(shift, images, factor)
+
+
+@lru_cache(maxsize=64)
+def _normalisation(
+    mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """((images + 1) / 2 - mean) / std as shift + images * factor, ``[3, 1, 1]`` each.
+
+    Kept, since copying numbers to a device waits for it, and a recorded step must not.
+    """
+    means, stds = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (mean, std))
+    shift, factor = (0.5 - means) / stds, 0.5 / stds
+    return shift.to(device, dtype), factor.to(device, dtype)
 
 
 class ModuleClassifier:
-    """A copy of any ``nn.Module`` that maps normalised images to logits, frozen."""
+    """A copy of any ``nn.Module`` that maps normalised images to logits, frozen.
+
+    With a 16-bit ``dtype`` it runs under autocast: convolutions and products in that type, their
+    weights cast once, everything that autocast holds to be delicate in fp32.
+    """
 
     def __init__(
         self, module: nn.Module, spec: ClassifierSpec, device: torch.device, dtype: torch.dtype
     ) -> None:
-        self.spec = spec
-        copied = copy.deepcopy(module).eval().requires_grad_(False).to(device, dtype)
+        self.spec, self.dtype = spec, dtype
+        half = dtype in (torch.float16, torch.bfloat16)
+        copied = copy.deepcopy(module).eval().requires_grad_(False)
+        copied.to(device, torch.float32 if half else dtype)
+        if half:
+            for part in copied.modules():
+                if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+                    part.to(dtype)
+        self.module: Callable[[Tensor], Tensor]
         self.module = copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._dtype = dtype
+        self._precision: Callable[[], AbstractContextManager[object]] = nullcontext
+        if half:
+            self._precision = partial(torch.autocast, device.type, dtype, cache_enabled=False)
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        x = inputs.to(self._dtype).contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.module(x)
-        return logits
+        x = inputs.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        with self._precision():
+            return self.module(x)
+
+    def compiled(self) -> ModuleClassifier:
+        """The same with its module under ``torch.compile``, for inputs of few different shapes."""
+        twin = copy.copy(self)
+        twin.module = torch.compile(self.module, dynamic=False)
+        return twin
 
 
 def wrap_module(

@@ -30,6 +30,7 @@ class RunDisplay(Listener):
             self._going_on,
             self._progress,
             self._trial,
+            self._note,
             self._scoring,
         )
         self.run_dir: Path | None = None
@@ -47,7 +48,7 @@ class RunDisplay(Listener):
             disable=quiet or not stderr.is_terminal,
         )
         self._task = self._bar.add_task("", total=None, trials="0", rate="", prob="")
-        self._done_steps = 0  # of finished batches
+        self._done_steps = 0  # of finished trials
 
     def __enter__(self) -> RunDisplay:
         self._bar.start()
@@ -85,24 +86,27 @@ class RunDisplay(Listener):
             trials=f"{finished}/{total}",
         )
 
-    def _going_on(self, trials: int, step: int) -> None:
-        self._say(f"{trials} trials go on from step {step}")
+    def _going_on(self, steps: list[int]) -> None:
+        self._say(f"{len(steps)} trials go on from step {_span(min(steps), max(steps))}")
 
-    def _progress(self, step: Step) -> None:
-        done = self._done_steps + step.step * step.trials
+    def _progress(self, now: Step) -> None:
+        done = self._done_steps + now.done
         speed = self._bar.tasks[0].speed
         self._bar.update(
             self._task,
             completed=done,
-            rate="" if not speed else f"{speed / step.trials:.2f} steps/s",
-            prob=f"target probability {step.target_prob:.3f}",
+            rate="" if not speed else f"{speed / now.trials:.2f} steps/s",
+            prob=f"target probability {now.target_prob:.3f}",
         )
-        if self._bar.disable and (step.step % _LINE_EVERY == 0 or step.step == step.steps):
-            share = done / (self._wanted * step.steps)
+        if self._bar.disable and (now.last % _LINE_EVERY == 0 or now.last == now.steps):
+            share = done / (self._wanted * now.steps)
             self._say(
-                f"step {step.step}/{step.steps} of {step.trials} trials ({share:.0%} of the run), "
-                f"mean target probability {step.target_prob:.3f}"
+                f"step {_span(now.first, now.last)}/{now.steps} of {now.trials} trials "
+                f"({share:.0%} of the run), mean target probability {now.target_prob:.3f}"
             )
+
+    def _note(self, text: str) -> None:
+        self._say(text)
 
     def _trial(self, result: TrialResult) -> None:
         self.finished += 1
@@ -112,6 +116,10 @@ class RunDisplay(Listener):
 
     def _scoring(self) -> None:
         self._say("scoring every trial on fresh latents")
+
+
+def _span(first: int, last: int) -> str:
+    return str(last) if first == last else f"{first}-{last}"
 
 
 def show_summary(outcome: Outcome) -> None:

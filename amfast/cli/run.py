@@ -44,12 +44,19 @@ def run(
     steps: Annotated[int, typer.Option(help="Adam steps of a trial.")] = 200,
     latents: Annotated[int, typer.Option(help="Latents in a step.")] = 20,
     steps_per_latents: Annotated[int, typer.Option(help="Steps before new latents.")] = 20,
+    stop: Annotated[
+        str, typer.Option(help="End a trial early: none, plateau, or prob=P with P in (0, 1].")
+    ] = "none",
     lr: Annotated[
         float | None, typer.Option(help="Learning rate; without it 0.01 for am-s, 0.1 for am-l.")
     ] = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    compile: Annotated[
+        str,
+        typer.Option(help="auto, on or off: torch.compile and CUDA graphs; auto means on CUDA."),
+    ] = "auto",
     outdir: Annotated[
         Path, typer.Option(help="Folder of runs, or the run directory to resume.", metavar="DIR")
     ] = Path("runs"),
@@ -75,12 +82,14 @@ def run(
         steps=steps,
         latents=latents,
         steps_per_latents=steps_per_latents,
+        stop=stop,
         lr=lr,
         seed=seed,
         batch_embeddings=batch_embeddings,
         microbatch=microbatch,
         device=device,
         dtype=dtype,
+        compile=compile,
     )
     if dry_run:
         return _show_plan(job, as_json=as_json)
@@ -131,7 +140,7 @@ def _how_to_resume(run_dir: Path | None) -> str:
     again = shlex.join([*_called_as(), *command, "--resume"])
     kept = f"{finished} finished trials"
     if (run_dir / STATE_FILE).exists():
-        kept += " and the batch under way, as of its last resample,"
+        kept += " and those under way, as of their last resample,"
     return f"interrupted; {kept} are kept in {run_dir}; go on with: {again}"
 
 

@@ -102,7 +102,7 @@ class BigGANGenerator:
             labels=tuple(labels),
         )
         self.class_embeddings = table.to(device)
-        self.truncation = truncation
+        self.truncation, self.dtype = truncation, dtype
         self._model = FrozenBigGAN(model, dtype, device)
 
     def prepare_latents(self, latents: Tensor) -> PreparedLatents:

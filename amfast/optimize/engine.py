@@ -1,38 +1,38 @@
 """The only loop of the project: Adam on class embeddings through a frozen generator.
 
-It knows a generator, an objective and a callback, and nothing about files or terminals.
+It knows a generator, an objective, a stopping rule and callbacks, and nothing about files or
+terminals.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from amfast.generators.protocol import Generator
-from amfast.optimize.adam import RowAdam
-from amfast.optimize.memory import Pass, plan_passes
-from amfast.optimize.parallel import Map, side_by_side
-from amfast.optimize.state import BatchState
-from amfast.optimize.trials import Trial, draw_latents
-
-Objective = Callable[[Tensor, Tensor], Tensor]
-
-#: Keeps small 16-bit gradients away from zero. A power of two, so dividing it out is exact.
-_GRADIENT_SCALE = 1024.0
+from amfast.optimize.cuda_graph import GraphedStep, GraphMode
+from amfast.optimize.slots import Slots
+from amfast.optimize.step import Objective, Step, StepSettings
+from amfast.optimize.stopping import StopRule, never
+from amfast.optimize.trials import Trial
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The numbers of one optimisation (paper, section 2)."""
+class Settings(StepSettings):
+    """The numbers of an optimisation; the defaults are the paper's (section 2)."""
 
     learning_rate: float
-    steps: int = 200
     latents: int = 20
     steps_per_latents: int = 20
     images_per_pass: int = 20
+    steps: int = 200
+    slots: int = 64
+    stop: StopRule = never
+    loss_scale: float = 1.0
+    graph: GraphMode = "auto"
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,16 @@ class TrialResult:
     """One finished trial.
 
     ``history`` ``[steps, 2]`` holds the mean target log-probability and the mean target probability
-    over the step's latents, before the step's update; NaN from the step at which the trial failed.
+    over the step's latents, before the step's update; NaN from ``failed_at``, the step at which the
+    trial failed, or ``stopped_at``, the number of steps after which the stopping rule ended it.
     """
 
     trial: Trial
     start: Tensor  # [E]
     embedding: Tensor  # [E]
     history: Tensor  # [steps, 2]
-    failed_at: int | None
+    failed_at: int | None = None
+    stopped_at: int | None = None
 
     @property
     def failed(self) -> bool:
@@ -56,95 +58,93 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a batch stands: ``step`` of ``steps`` done, and its mean target probability."""
+    """Where the trials under way stand.
+
+    ``trials`` of them have done ``first`` to ``last`` of their ``steps``, ``done`` together; their
+    mean target probability was ``target_prob``.
+    """
 
     trials: int
-    step: int
+    first: int
+    last: int
     steps: int
+    done: int
     target_prob: float
 
-
-def optimize_batch(
-    generator: Generator,
-    objective: Objective,
-    state: BatchState,
-    settings: Settings,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
-    on_resample: Callable[[BatchState], None] = lambda state: None,
-) -> Iterator[TrialResult]:
-    """Run a batch of trials from ``state`` to the end and yield their results in order.
-
-    A row whose objective or gradient stops being finite keeps its last finite embedding; the other
-    rows go on. ``on_progress`` is called at intervals, never between a step's kernels;
-    ``on_resample`` with the state before every resample but the first, to be kept somewhere safe.
-    """
-    trials, start, embeddings = state.trials, state.start, state.embeddings
-    device, (low, high) = start.device, generator.spec.clip_range
-    adam = RowAdam(state.adam_mean, state.adam_square, state.adam_steps, settings.learning_rate)
-    active, history = state.active.clone(), state.history.clone()
-    targets = torch.tensor([t.class_id for t in trials], device=device)
-    passes = plan_passes(len(trials), settings.latents, settings.images_per_pass)
-    report_every = 1 if device.type == "cpu" else 10  # reading the history waits for the device
-
-    with side_by_side(device, len(passes)) as run_passes:
-        for step in range(state.step, settings.steps):
-            if step % settings.steps_per_latents == 0:
-                if step > state.step:
-                    adam_state = (adam.mean, adam.square, adam.steps)
-                    now = (step, start, embeddings, *adam_state, active.clone(), history.clone())
-                    on_resample(BatchState(trials, *now))
-                resample = step // settings.steps_per_latents
-                latents = draw_latents(
-                    trials, resample, settings.latents, generator.spec.latent_dim, device
-                )
-                prepared = [generator.prepare_latents(latents[p.trials, p.latents]) for p in passes]
-            log_prob, gradient = _ascend(
-                generator, objective, embeddings, targets, passes, prepared, settings, run_passes
-            )
-            active &= log_prob.isfinite().all(dim=1) & gradient.isfinite().all(dim=1)
-            moved = adam.step(embeddings, -gradient, active).clamp(low, high)
-            active &= moved.isfinite().all(dim=1)
-            embeddings = torch.where(active[:, None], moved, embeddings)
-            means = torch.stack([log_prob.mean(dim=1), log_prob.exp().mean(dim=1)], dim=1)  # [T, 2]
-            history[:, step] = torch.where(active[:, None], means, torch.nan)
-            if (step + 1) % report_every == 0 or step + 1 == settings.steps:
-                prob = float(history[:, step, 1].nanmean())
-                on_progress(Progress(len(trials), step + 1, settings.steps, prob))
-
-    start, embeddings, history = start.cpu(), embeddings.cpu(), history.cpu()
-    for i, trial in enumerate(trials):
-        bad = history[i].isnan().any(dim=1).nonzero()
-        failed_at = int(bad[0]) if len(bad) else None
-        yield TrialResult(
-            trial, start[i].clone(), embeddings[i].clone(), history[i].clone(), failed_at
+    @staticmethod
+    def of(slots: Slots) -> Progress:
+        steps, last = slots.step.tolist(), slots.step[:, None, None].expand(-1, 1, 2) - 1
+        prob = float(slots.history.gather(1, last)[:, 0, 1].nanmean())
+        return Progress(
+            len(steps), min(steps), max(steps), slots.history.shape[1], sum(steps), prob
         )
 
 
-def _ascend(
+def optimize_trials(
     generator: Generator,
     objective: Objective,
-    embeddings: Tensor,
-    targets: Tensor,
-    passes: Sequence[Pass],
-    prepared: Sequence[object],
+    trials: Sequence[Trial],
+    start_of: Callable[[Sequence[Trial]], Tensor],
     settings: Settings,
-    run_passes: Map[tuple[Tensor, Tensor]],
-) -> tuple[Tensor, Tensor]:
-    """Log-probabilities ``[T, Z]`` and the gradient ``[T, E]`` of their mean over the latents."""
+    *,
+    stopped: Slots | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_resample: Callable[[Slots], None] = lambda slots: None,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> Iterator[TrialResult]:
+    """Run ``trials``, ``settings.slots`` at a time, and yield each result when it is there.
 
-    def run_pass(item: tuple[Pass, object]) -> tuple[Tensor, Tensor]:
-        part, ready = item
-        leaf = embeddings[part.trials].requires_grad_()
-        images = generator(leaf, ready)
-        rows = objective(images, targets[part.trials].repeat_interleave(len(images) // len(leaf)))
-        scaled = rows.sum() * (_GRADIENT_SCALE / settings.latents)
-        (d_embeddings,) = torch.autograd.grad(scaled, leaf)
-        return rows.detach().unflatten(0, (len(leaf), -1)), d_embeddings / _GRADIENT_SCALE
+    ``start_of`` gives the embeddings ``[T, E]`` that trials start from. A trial ends after its last
+    step, when the stopping rule says so, or at the next resample once its objective or gradient has
+    stopped being finite; the next one takes its slot at once. ``on_resample`` gets the trials under
+    way whenever latents are about to be drawn, to be kept somewhere safe: ``stopped`` takes such
+    slots and goes on from there. ``on_progress`` is called at intervals, never between a step's
+    kernels; ``on_note`` with sentences that a user should know of, such as a smaller pass.
+    """
+    none = Slots.begin([], generator.class_embeddings[:0], settings.steps)
+    slots = stopped.only(trials).to(none.start.device) if stopped else none
+    waiting = deque(trial for trial in trials if trial not in slots.trials)
+    with Step(generator, objective, settings, on_note) as plain:
+        step = GraphedStep(plain, settings.graph) if slots.start.is_cuda else plain
+        while slots.trials or waiting:
+            free = max(0, settings.slots - len(slots.trials))
+            if fresh := [waiting.popleft() for _ in range(min(free, len(waiting)))]:
+                start = start_of(fresh)
+                begun = Slots.begin(fresh, start, settings.steps, settings.loss_scale)
+                slots = slots.joined(begun)
+            if slots.step.any():
+                on_resample(slots)
+            step.load(slots)
+            together = min(_steps_to_go(done, settings) for done in slots.step.tolist())
+            for count in range(1, together + 1):
+                step()
+                if count == together or not slots.start.is_cuda:  # reading waits for the device
+                    on_progress(Progress.of(plain.slots))
+            slots = plain.slots
+            results = {row: _result(slots, row, settings) for row in range(len(slots.trials))}
+            yield from (result for result in results.values() if result)
+            slots = slots.rows([row for row, result in results.items() if not result])
 
-    log_prob = embeddings.new_empty(len(embeddings), settings.latents)
-    gradient = torch.zeros_like(embeddings)
-    done = run_passes(run_pass, list(zip(passes, prepared, strict=True)))
-    for part, (rows, d_embeddings) in zip(passes, done, strict=True):
-        log_prob[part.trials, part.latents] = rows
-        gradient[part.trials] += d_embeddings
-    return log_prob, gradient
+
+def _steps_to_go(done: int, settings: Settings) -> int:
+    """Until a trial draws new latents or ends."""
+    return min(
+        settings.steps_per_latents - done % settings.steps_per_latents, settings.steps - done
+    )
+
+
+def _result(slots: Slots, row: int, settings: Settings) -> TrialResult | None:
+    """What became of a trial, None while it goes on."""
+    step, history = int(slots.step[row]), slots.history[row].cpu()
+    failed_at = stopped_at = None
+    if not slots.active[row]:
+        failed_at = int(history.isnan().any(dim=1).nonzero()[0])
+    elif step < settings.steps:
+        period = settings.steps_per_latents
+        if step % period or not settings.stop(history[:step], period):
+            return None
+        stopped_at = step
+    start, embedding = slots.start[row].cpu(), slots.embeddings[row].cpu()
+    return TrialResult(
+        slots.trials[row], start.clone(), embedding.clone(), history.clone(), failed_at, stopped_at
+    )

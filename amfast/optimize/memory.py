@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,11 +11,9 @@ from torch import Tensor
 
 from amfast.generators.protocol import Generator, device_of
 
-#: Share of a CUDA device's free memory that one pass's saved tensors may take; the rest is for
-#: workspaces and the pass's own temporaries.
-_SHARE = 0.6
-#: Bytes that a pass keeps for the backward, per pixel of an image: a first bound for any generator.
-_BYTES_PER_PIXEL = 12_000
+#: Share of a CUDA device's free memory that a step may plan with; the rest is for workspaces,
+#: fragmentation and whatever else runs there.
+_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -28,11 +27,12 @@ class Pass:
 def plan_passes(trials: int, latents: int, images_per_pass: int) -> list[Pass]:
     """Cut ``trials x latents`` images into passes of at most ``images_per_pass``.
 
-    Whole trials share a pass as long as they fit; a trial with more latents than a pass holds is
-    spread over several, and its gradient is their sum.
+    Whole trials share a pass as long as they fit, as evenly as they can; a trial with more latents
+    than a pass holds is spread over several, and its gradient is their sum.
     """
-    rows = max(1, images_per_pass // latents)
     columns = min(latents, images_per_pass)
+    most = max(1, images_per_pass // latents)
+    rows = math.ceil(trials / math.ceil(trials / most))
     return [
         Pass(slice(t, min(t + rows, trials)), slice(z, min(z + columns, latents)))
         for t in range(0, trials, rows)
@@ -40,19 +40,36 @@ def plan_passes(trials: int, latents: int, images_per_pass: int) -> list[Pass]:
     ]
 
 
-def images_per_pass(generator: Generator, latents: int) -> int:
+def images_per_pass(
+    generator: Generator, objective: Callable[[Tensor, Tensor], Tensor], latents: int
+) -> int:
     """The default bound on a pass.
 
     On the CPU one trial's latents: more images fall out of the caches and gain nothing, and with
     every pass of the same shape a trial's numbers cannot depend on its batch-mates. On CUDA as many
-    trials as the free memory holds.
+    trials as the free memory holds, by the measured need of an image.
     """
     device = device_of(generator)
     if device.type == "cpu":
         return latents
+
+    def peak(images: int) -> int:
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        leaf, rows = _one_trial(generator, objective, images)
+        torch.autograd.grad(rows.sum(), leaf)
+        return torch.cuda.max_memory_allocated(device) - before
+
+    peak(8)  # compilers and libraries take what they need once
+    per_image = max(1, (peak(8) - peak(4)) // 4)
+    torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(device)
-    images = int(free * _SHARE) // (_BYTES_PER_PIXEL * generator.spec.resolution**2)
-    return max(latents, images // latents * latents)
+    return max(1, int(free * _SHARE) // per_image // latents) * latents
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch found too little memory, on an accelerator or for the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def saved_bytes_per_image(
@@ -71,13 +88,19 @@ def saved_bytes_per_image(
             storages[storage.data_ptr()] = storage.nbytes()
             return tensor
 
-        embedding = generator.class_embeddings[:1].clone().requires_grad_()
-        latents = torch.zeros(1, images, generator.spec.latent_dim, device=embedding.device)
-        prepared = generator.prepare_latents(latents)
-        targets = torch.zeros(images, dtype=torch.int64, device=embedding.device)
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            kept = objective(generator(embedding, prepared), targets)
+            kept = _one_trial(generator, objective, images)
         del kept
         return sum(storages.values())
 
     return (saved(4) - saved(2)) // 2
+
+
+def _one_trial(
+    generator: Generator, objective: Callable[[Tensor, Tensor], Tensor], images: int
+) -> tuple[Tensor, Tensor]:
+    """An embedding and the objective ``[images]`` of its images on as many latents."""
+    leaf = generator.class_embeddings[:1].clone().requires_grad_()
+    latents = torch.zeros(1, images, generator.spec.latent_dim, device=leaf.device)
+    targets = torch.zeros(images, dtype=torch.int64, device=leaf.device)
+    return leaf, objective(generator(leaf, generator.prepare_latents(latents)), targets)

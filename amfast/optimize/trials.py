@@ -31,11 +31,19 @@ def plan_trials(class_ids: Sequence[int], trials: int, seed: int) -> list[Trial]
 
 
 def draw_latents(
-    trials: Sequence[Trial], resample: int, count: int, latent_dim: int, device: torch.device
+    trials: Sequence[Trial],
+    resamples: Sequence[int],
+    count: int,
+    latent_dim: int,
+    device: torch.device,
 ) -> Tensor:
-    """Fresh standard normal latents ``[T, count, latent_dim]``, each row from its trial's stream.
+    """Standard normal latents ``[T, count, latent_dim]``, each row from its trial's own stream.
 
-    Drawn on the CPU so that every device sees the same numbers.
+    ``resamples`` says, for each trial, how many times it has drawn before: the same number gives
+    the same latents. Drawn on the CPU so that every device sees the same numbers.
     """
-    rows = [torch.randn(count, latent_dim, generator=t.random("latents", resample)) for t in trials]
+    rows = [
+        torch.randn(count, latent_dim, generator=trial.random("latents", resample))
+        for trial, resample in zip(trials, resamples, strict=True)
+    ]
     return torch.stack(rows).to(device, non_blocking=True)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from amfast.config import RunConfig
 from amfast.errors import RunError
 from amfast.optimize.engine import TrialResult
-from amfast.optimize.state import BatchState
+from amfast.optimize.slots import Slots
 from amfast.optimize.trials import Trial
 from amfast.runs.embeddings_file import write_embeddings
 from amfast.runs.facts import ClassifierFacts, GeneratorFacts, RunFacts
@@ -42,6 +42,7 @@ class _RunFile(BaseModel):
     versions: dict[str, str]
     device: dict[str, str]
     created: str
+    notes: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -178,12 +179,18 @@ class RunDirectory:
         path = trial_path(self.path, result.trial.class_id, result.trial.index)
         write_trial(path, result, self.facts, self.config.method)
 
-    def keep(self, state: BatchState) -> None:
-        """Keep the batch under way as it stands. Raises ``RunError`` where it cannot be written."""
+    def note(self, note: str) -> None:
+        """Add a sentence to the ``notes`` of ``run.json``; ``RunError`` where that cannot be."""
+        file = self.path / "run.json"
+        run = json.loads(read_bytes(file))
+        write_json(file, {**run, "notes": [*run.get("notes", []), note]})
+
+    def keep(self, state: Slots) -> None:
+        """Keep the trials under way as they stand. Raises ``RunError`` where that cannot be."""
         write_state(self.state_path, state, self.facts, self.config)
 
-    def stopped(self) -> tuple[BatchState | None, list[Path]]:
-        """The batch that was under way when a run stopped, and its file where that is unusable."""
+    def stopped(self) -> tuple[Slots | None, list[Path]]:
+        """The trials under way when a run stopped, and their file where that is unusable."""
         if not self.state_path.exists():
             return None, []
         try:
@@ -195,7 +202,7 @@ class RunDirectory:
     def collect(self, trials: Iterable[Trial]) -> Path:
         """Gather the embeddings of ``trials``, failed ones left out, in ``embeddings_path``.
 
-        The state of the last batch goes, no trial being under way any more. Raises ``RunError`` if
+        The state file goes, no trial being under way any more. Raises ``RunError`` if
         one of the trials is missing or damaged.
         """
         results = [self._read(trial) for trial in trials]

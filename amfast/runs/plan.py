@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from amfast.api import engine_settings
-from amfast.optimize.engine import optimize_batch
+from amfast.optimize.engine import optimize_trials
 from amfast.optimize.memory import plan_passes, saved_bytes_per_image
 from amfast.optimize.objective import TargetLogProb
-from amfast.optimize.state import BatchState
 from amfast.optimize.trials import plan_trials
 from amfast.runs.session import Job
 
@@ -39,18 +38,19 @@ def plan_run(job: Job, *, timed_steps: int = 3) -> RunPlan:
     As many passes as a CPU runs side by side, and one on an accelerator.
     """
     config, objective = job.config, TargetLogProb(job.classifier)
-    settings = engine_settings(job.generator, config)
+    settings = engine_settings(job.generator, job.classifier, config)
     trials = plan_trials(config.classes, config.trials, config.seed)
     batch = trials[: config.batch_embeddings]
     passes = plan_passes(len(batch), config.latents, settings.images_per_pass)
     side_by_side = torch.get_num_threads() if job.config.device == "cpu" else 1
     together = batch[: passes[:side_by_side][-1].trials.stop]
-    start = job.generator.class_embeddings.mean(dim=0).expand(len(together), -1)
+    mean = job.generator.class_embeddings.mean(dim=0)
 
     def seconds(steps: int) -> float:
         began = time.perf_counter()
-        state = BatchState.begin(together, start, steps)
-        list(optimize_batch(job.generator, objective, state, replace(settings, steps=steps)))
+        few = replace(settings, steps=steps)
+        start = lambda trials: mean.expand(len(trials), -1)  # noqa: E731
+        list(optimize_trials(job.generator, objective, together, start, few))
         return time.perf_counter() - began
 
     seconds(1)

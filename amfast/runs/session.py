@@ -52,9 +52,10 @@ class Listener:
 
     on_nothing_to_resume: Callable[[Path], None] = lambda outdir: None
     on_start: Callable[[RunDirectory, int, int, list[Path]], None] = lambda *event: None
-    on_going_on: Callable[[int, int], None] = lambda trials, step: None
+    on_going_on: Callable[[list[int]], None] = lambda steps: None
     on_progress: Callable[[Progress], None] = lambda progress: None
     on_trial: Callable[[TrialResult], None] = lambda result: None
+    on_note: Callable[[str], None] = lambda note: None
     on_scoring: Callable[[], None] = lambda: None
 
 
@@ -103,8 +104,8 @@ def execute(
     """Run the trials that are not on disk yet, score all of them, and write what a run holds.
 
     ``outdir`` is a folder of runs or, to resume one, a run directory. Every finished trial is on
-    disk before the next batch starts, and a batch's state before each of its resamples but the
-    first. Raises ``RunError``.
+    disk before the next one takes its slot, and the trials under way are before every resample.
+    Raises ``RunError``.
     """
     listener = listener or Listener()
     directory = _open_directory(job, outdir, resume=resume, listener=listener)
@@ -115,9 +116,14 @@ def execute(
         stopped, lost = directory.stopped()
         listener.on_start(directory, len(trials), len(results), [*damaged, *lost])
         work = float(len(wanted))  # in whole trials
-        if stopped and (going_on := len(stopped.only(wanted).trials)):
-            listener.on_going_on(going_on, stopped.step)
-            work -= going_on * stopped.step / job.config.steps
+        if stopped and (steps := stopped.only(wanted).step.tolist()):
+            listener.on_going_on(steps)
+            work -= sum(steps) / job.config.steps
+
+        def note(text: str) -> None:
+            directory.note(text)
+            listener.on_note(text)
+
         started = time.monotonic()
         for result in run_trials(
             job.generator,
@@ -127,6 +133,7 @@ def execute(
             listener.on_progress,
             stopped=stopped,
             on_resample=directory.keep,
+            on_note=note,
         ):
             directory.write(result)
             results[result.trial] = result
@@ -180,6 +187,7 @@ def summarize(job: Job, result: Result, seconds_per_trial: float | None) -> dict
                     {
                         "trial": t.trial.index,
                         "failed_at": t.failed_at,
+                        "stopped_at": t.stopped_at,
                         "score": scored(result.scores.trials.get(t.trial)),
                     }
                     for t in result.trials

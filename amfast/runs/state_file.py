@@ -1,4 +1,4 @@
-"""The batch that is under way, on disk: what a killed run goes on from."""
+"""The trials that are under way, on disk: what a killed run goes on from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from amfast.config import RunConfig
 from amfast.errors import RunError
-from amfast.optimize.state import BatchState
+from amfast.optimize.slots import Slots
 from amfast.optimize.trials import Trial
 from amfast.runs.facts import RunFacts
 from amfast.runs.tensor_file import check_generator, check_tensors, read_tensors, write_tensors
@@ -17,19 +17,18 @@ from amfast.runs.tensor_file import check_generator, check_tensors, read_tensors
 KIND = "amfast-under-way"
 
 
-def write_state(path: Path, state: BatchState, facts: RunFacts, config: RunConfig) -> None:
-    """Write a batch between two steps. Raises ``RunError`` where it cannot be written."""
+def write_state(path: Path, state: Slots, facts: RunFacts, config: RunConfig) -> None:
+    """Write trials between two steps. Raises ``RunError`` where that cannot be done."""
     metadata = {
         **_identity(facts, config),
         "trials": json.dumps([[trial.class_id, trial.index] for trial in state.trials]),
-        "step": str(state.step),
         "generator": facts.generator["name"],
     }
     tensors = {name: tensor.cpu() for name, tensor in state.tensors().items()}
     write_tensors(path, KIND, tensors, metadata)
 
 
-def read_state(path: Path, facts: RunFacts, config: RunConfig) -> BatchState:
+def read_state(path: Path, facts: RunFacts, config: RunConfig) -> Slots:
     """Read it back.
 
     Raises ``RunError`` for a file that is missing, damaged, or of another generator or run.
@@ -43,25 +42,28 @@ def read_state(path: Path, facts: RunFacts, config: RunConfig) -> BatchState:
         trials = tuple(
             Trial(int(c), int(i), config.seed) for c, i in json.loads(metadata["trials"])
         )
-        step = int(metadata["step"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RunError(f"{path} is damaged: {error!r} in its metadata") from None
-    if not 0 < step < config.steps or step % config.steps_per_latents:
-        raise RunError(f"{path} is damaged: no resample comes before step {step}")
     rows, width = len(trials), facts.generator["embedding_dim"]
     embedding = (torch.float32, [rows, width])
     expected = {
         **dict.fromkeys(("start", "embeddings", "adam_mean", "adam_square"), embedding),
         "adam_steps": (torch.float64, [rows, 1]),
+        "loss_scale": (torch.float32, [rows]),
         "active": (torch.bool, [rows]),
+        "step": (torch.int64, [rows]),
         "history": (torch.float32, [rows, config.steps, 2]),
     }
     check_tensors(path, tensors, expected)
-    return BatchState(trials, step, **tensors)
+    slots = Slots(trials, **tensors)
+    for step in slots.step.tolist():
+        if not 0 <= step < config.steps:
+            raise RunError(f"{path} is damaged: a trial of {config.steps} steps is at step {step}")
+    return slots
 
 
 def _identity(facts: RunFacts, config: RunConfig) -> dict[str, str]:
-    """The metadata that says whose batch it is; a file that differs in it is another's."""
+    """The metadata that says whose trials they are; a file that differs in it is another's."""
     return {
         "seed": str(config.seed),
         "method": config.method,

@@ -13,6 +13,7 @@ from amfast.runs.facts import RunFacts
 from amfast.runs.tensor_file import check_generator, check_tensors, read_tensors, write_tensors
 
 KIND = "amfast-trial"
+_ENDS = ("failed_at", "stopped_at")
 
 
 def trial_path(directory: Path, class_id: int, index: int) -> Path:
@@ -27,13 +28,12 @@ def write_trial(path: Path, result: TrialResult, facts: RunFacts, method: str) -
         "start": result.start.float(),
         "history": result.history.float(),
     }
-    failed_at = "" if result.failed_at is None else str(result.failed_at)
     metadata = {
         **_identity(result.trial, facts, method),
         "class_name": facts.class_names[result.trial.class_id],
         "generator": facts.generator["name"],
         "classifier": facts.classifier["name"],
-        "failed_at": failed_at,
+        **{name: _text(getattr(result, name)) for name in _ENDS},
     }
     write_tensors(path, KIND, tensors, metadata)
 
@@ -54,10 +54,16 @@ def read_trial(path: Path, trial: Trial, facts: RunFacts, method: str, steps: in
     history = (torch.float32, [steps, 2])
     expected = {"embedding": embedding, "start": embedding, "history": history}
     check_tensors(path, tensors, expected)
-    failed_at = metadata.get("failed_at", "missing")
-    if failed_at and not failed_at.isdecimal():
-        raise RunError(f"{path} is damaged: failed_at is {failed_at}, expected a step or nothing")
-    return TrialResult(trial=trial, failed_at=int(failed_at) if failed_at else None, **tensors)
+    ends = {name: metadata.get(name, "missing") for name in _ENDS}
+    for name, end in ends.items():
+        if end and not end.isdecimal():
+            raise RunError(f"{path} is damaged: {name} is {end}, expected a step or nothing")
+    failed_at, stopped_at = (int(end) if end else None for end in ends.values())
+    return TrialResult(trial, failed_at=failed_at, stopped_at=stopped_at, **tensors)
+
+
+def _text(step: int | None) -> str:
+    return "" if step is None else str(step)
 
 
 def _identity(trial: Trial, facts: RunFacts, method: str) -> dict[str, str]:

@@ -46,6 +46,35 @@ def test_wrapping_copies_freezes_and_counts_classes() -> None:
     assert x.grad is not None
 
 
+class Mixed(nn.Module):
+    """A convolution, a norm, and a product that no layer holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.head = nn.Parameter(torch.randn(4, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.conv(x)).mean(dim=(2, 3)) @ self.head
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_sixteen_bits_are_autocast(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    module = Mixed()
+    wrapped = wrap_module(module, device=CPU, dtype=dtype, size=8)
+    weights = wrapped.module.state_dict()  # type: ignore[attr-defined]
+    half = dtype in (torch.bfloat16, torch.float16)
+    assert weights["conv.weight"].dtype == wrapped.dtype == dtype
+    assert (
+        weights["norm.weight"].dtype == weights["head"].dtype == (torch.float32 if half else dtype)
+    )
+    x = torch.randn(2, 3, 8, 8)
+    logits = wrapped(x)  # of two dtypes in 16 bits: autocast brings them together
+    exact = wrap_module(module, device=CPU, dtype=torch.float64, size=8)(x)
+    torch.testing.assert_close(logits.double(), exact, rtol=0.02, atol=0.02)
+
+
 def test_embedded_classifiers() -> None:
     known = amfast.load_classifier("embedded", device="cpu")
     unseen = amfast.load_classifier("embedded-unseen", device="cpu")

@@ -10,9 +10,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from safetensors import safe_open
 
+from amfast.api import Scores
 from amfast.cli import main
 from amfast.generators import EMBEDDED
+from amfast.generators.frozen import FrozenBigGAN
 from tests.command import (
     SMALL,
     amfast,
@@ -135,6 +139,43 @@ def test_dry_run_writes_nothing(tmp_path, invoke):
     assert listing(tmp_path) == []
 
 
+def test_stopping_early(tmp_path, invoke):
+    options = ("--steps", "30", "--steps-per-latents", "5", "--stop", "prob=0.5", "--json")
+    done = invoke(*SMALL, *options)
+    assert done.returncode == 0
+    summary = json.loads(done.stdout)
+    ends = [trial["stopped_at"] for row in summary["classes"] for trial in row["trials"]]
+    early = [end for end in ends if end is not None]
+    assert early
+    assert all(0 < end < 30 and end % 5 == 0 for end in early)
+    for path in (tmp_path / "runs").glob("*/trials/*"):
+        with safe_open(path, "pt") as file:
+            history, stopped_at = file.get_tensor("history"), file.metadata()["stopped_at"]
+        length = int(stopped_at or 30)
+        assert history[:length].isfinite().all() and history[length:].isnan().all()
+        assert not stopped_at or history[length - 5 : length, 1].mean() >= 0.5
+
+
+def test_what_a_user_should_know_is_said_and_kept(tmp_path, monkeypatch, invoke):
+    whole = FrozenBigGAN.forward
+
+    def small_memory(self, embeddings, latents):
+        if len(latents.seed_map) > 1:
+            raise torch.OutOfMemoryError("not enough memory")
+        return whole(self, embeddings, latents)
+
+    monkeypatch.setattr(FrozenBigGAN, "forward", small_memory)
+    monkeypatch.setattr("amfast.runs.session.score_trials", lambda *_: Scores({}, {}))
+    monkeypatch.setattr("amfast.runs.session.comparison", lambda *_: None)
+    done = invoke(*SMALL)
+    assert done.returncode == 0
+    note = "out of memory with 2 images in a pass: going on with 1; --microbatch 1 starts there"
+    assert done.stderr.count(note) == 1
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    assert json.loads((run_dir / "run.json").read_text())["notes"] == [note]
+    assert len(list((run_dir / "trials").iterdir())) == 6
+
+
 def test_interrupt_keeps_what_is_finished(tmp_path):
     slow = (*SMALL, "--steps", "60")  # seconds are left after the first trial, on any machine
     assert amfast(*slow, "--quiet", "--outdir", "undisturbed", cwd=tmp_path).returncode == 0
@@ -154,7 +195,7 @@ def test_interrupt_keeps_what_is_finished(tmp_path):
 
     last = said.splitlines()[-1]
     pattern = (
-        rf"amfast: interrupted; {len(kept)} finished trials(?: and the batch under way, as of its"
+        rf"amfast: interrupted; {len(kept)} finished trials(?: and those under way, as of their"
         r" last resample,)? are kept in (.+); go on with: (.+)"
     )
     where, command = re.fullmatch(pattern, last).groups()

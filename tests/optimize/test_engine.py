@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from amfast.classifiers.protocol import to_classifier_input
-from amfast.optimize.engine import Progress, Settings, TrialResult, optimize_batch
+from amfast.optimize.engine import Progress, Settings, TrialResult, optimize_trials
 from amfast.optimize.objective import TargetLogProb
-from amfast.optimize.state import BatchState
+from amfast.optimize.slots import Slots
+from amfast.optimize.stopping import parse_stop
 from amfast.optimize.trials import Trial, draw_latents, plan_trials
 from tests.optimize.conftest import LinearClassifier, LinearGenerator
 
@@ -21,14 +23,10 @@ SETTINGS = Settings(learning_rate=0.1, steps=12, latents=6, steps_per_latents=5,
 TRIALS = plan_trials([0, 2], 3, seed=3)
 
 
-def starts(trials: Sequence[Trial], dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.stack([0.1 * torch.randn(5, generator=t.random("start")) for t in trials]).to(
-        dtype
-    )
-
-
-def begin(trials: Sequence[Trial], settings: Settings) -> BatchState:
-    return BatchState.begin(trials, starts(trials), settings.steps)
+def starts(trials: Sequence[Trial]) -> Tensor:
+    """Where trials start; float64, so that what follows is compared without rounding."""
+    rows = [0.1 * torch.randn(5, generator=trial.random("start")) for trial in trials]
+    return torch.stack(rows).double() if rows else torch.empty(0, 5)
 
 
 def run(
@@ -36,23 +34,22 @@ def run(
     classifier: LinearClassifier,
     trials: Sequence[Trial] = TRIALS,
     settings: Settings = SETTINGS,
+    **options: Any,
 ) -> list[TrialResult]:
     objective = TargetLogProb(classifier)
-    return list(optimize_batch(generator, objective, begin(trials, settings), settings))
+    found = optimize_trials(generator, objective, trials, starts, settings, **options)
+    return sorted(found, key=lambda result: result.trial)
 
 
 def test_equals_the_method_written_out(classifier: LinearClassifier) -> None:
     """One trial at a time, torch.optim.Adam, float64 images: the paper's section 2 as it stands."""
     generator = LinearGenerator(torch.float64)
-    objective = TargetLogProb(classifier)
-    state = BatchState.begin(TRIALS, starts(TRIALS, torch.float64), SETTINGS.steps)
-    found = optimize_batch(generator, objective, state, SETTINGS)
-    for trial, result in zip(TRIALS, found, strict=True):
-        c = starts([trial], torch.float64)[0].requires_grad_()
+    for trial, result in zip(TRIALS, run(generator, classifier), strict=True):
+        c = starts([trial])[0].requires_grad_()
         adam = torch.optim.Adam([c], lr=0.1)
         for step in range(12):
             if step % 5 == 0:
-                z = draw_latents([trial], step // 5, 6, 3, torch.device("cpu"))
+                z = draw_latents([trial], [step // 5], 6, 3, torch.device("cpu"))
             images = generator(c[None], generator.prepare_latents(z))
             logits = classifier(to_classifier_input(images, classifier.spec))
             log_prob = F.log_softmax(logits.float(), dim=1)[:, trial.class_id]
@@ -80,7 +77,7 @@ def test_it_climbs_and_stays_in_the_clip_range(
 def test_passes_do_not_change_the_result(
     generator: LinearGenerator, classifier: LinearClassifier, images_per_pass: int
 ) -> None:
-    settings = Settings(0.1, 12, 6, 5, images_per_pass)
+    settings = replace(SETTINGS, images_per_pass=images_per_pass)
     for a, b in zip(
         run(generator, classifier), run(generator, classifier, settings=settings), strict=True
     ):
@@ -93,7 +90,7 @@ def test_a_pass_never_holds_more_images_than_allowed(
 ) -> None:
     for bound, largest in ((13, 12), (7, 6), (4, 4)):
         generator.largest_pass = 0
-        run(generator, classifier, settings=Settings(0.1, 2, 6, 5, bound))
+        run(generator, classifier, settings=replace(SETTINGS, steps=2, images_per_pass=bound))
         assert generator.largest_pass == largest
 
 
@@ -113,7 +110,7 @@ def test_latents_are_prepared_once_per_resample(
 
 
 class Poisoned(LinearGenerator):
-    """Gives NaN images for one row of the batch from one call on."""
+    """Gives NaN images for one of six rows from one call on."""
 
     def __init__(self, row: int, call: int) -> None:
         super().__init__()
@@ -122,7 +119,7 @@ class Poisoned(LinearGenerator):
     def __call__(self, embeddings: Tensor, latents: Tensor) -> Tensor:
         images = super().__call__(embeddings, latents).unflatten(0, latents.shape[:2]).clone()
         self.calls += 1
-        if self.calls > self.call:
+        if self.calls > self.call and len(images) == 6:
             images[self.row] = torch.nan
         return images.flatten(0, 1)
 
@@ -130,10 +127,10 @@ class Poisoned(LinearGenerator):
 def test_a_failing_trial_freezes_and_the_others_go_on(
     generator: LinearGenerator, classifier: LinearClassifier
 ) -> None:
-    whole = Settings(0.1, 12, 6, 5, images_per_pass=100)
+    whole = replace(SETTINGS, images_per_pass=100)
     healthy = run(generator, classifier, settings=whole)
     results = run(Poisoned(row=2, call=7), classifier, settings=whole)
-    stopped = run(generator, classifier, settings=Settings(0.1, 7, 6, 5, 100))[2]
+    stopped = run(generator, classifier, settings=replace(whole, steps=7))[2]
     for i, (result, expected) in enumerate(zip(results, healthy, strict=True)):
         if i == 2:
             assert result.failed_at == 7
@@ -147,36 +144,97 @@ def test_a_failing_trial_freezes_and_the_others_go_on(
 
 def test_progress_is_reported(generator: LinearGenerator, classifier: LinearClassifier) -> None:
     seen: list[Progress] = []
-    objective = TargetLogProb(classifier)
-    list(optimize_batch(generator, objective, begin(TRIALS, SETTINGS), SETTINGS, seen.append))
-    assert [p.step for p in seen] == list(range(1, 13))
+    run(generator, classifier, on_progress=seen.append)
+    assert [(p.first, p.last, p.done) for p in seen] == [(n, n, 6 * n) for n in range(1, 13)]
     assert all(p.trials == 6 and p.steps == 12 and 0 < p.target_prob < 1 for p in seen)
 
 
-def test_a_stopped_batch_goes_on_as_if_it_had_not_stopped(
+def same(found: TrialResult, expected: TrialResult) -> bool:
+    return (
+        found.trial == expected.trial
+        and torch.equal(found.start, expected.start)
+        and torch.equal(found.embedding, expected.embedding)
+        and torch.equal(found.history.nan_to_num(9), expected.history.nan_to_num(9))
+        and (found.failed_at, found.stopped_at) == (expected.failed_at, expected.stopped_at)
+    )
+
+
+@pytest.mark.parametrize("stop", ["none", "prob=0.53"])
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
+    generator: LinearGenerator, classifier: LinearClassifier, stop: str
+) -> None:
+    """From any resample, with all of its trials or some, and with others still waiting."""
+    kept: list[Slots] = []
+    settings = replace(SETTINGS, slots=4, stop=parse_stop(stop), images_per_pass=6)
+    whole = run(generator, classifier, settings=settings, on_resample=kept.append)
+    ends = {result.stopped_at for result in whole}
+    assert ends == ({None} if stop == "none" else {5, 10, None})
+    assert len(kept) >= 4
+    for slots in kept:
+        for wanted in (TRIALS, TRIALS[1:4]):
+            rest = run(generator, classifier, wanted, settings, stopped=slots)
+            assert all(map(same, rest, [whole[TRIALS.index(trial)] for trial in wanted]))
+
+
+@pytest.mark.parametrize("slots", [1, 2, 4, 5])
+@pytest.mark.parametrize("stop", ["none", "prob=0.53"])
+def test_results_do_not_depend_on_the_slots(
+    generator: LinearGenerator, classifier: LinearClassifier, slots: int, stop: str
+) -> None:
+    """Trials that end early make room for others, at any step of their batch-mates'."""
+    one_by_one = replace(SETTINGS, stop=parse_stop(stop), images_per_pass=6)
+    alone = [run(generator, classifier, [trial], one_by_one)[0] for trial in TRIALS]
+    together = run(generator, classifier, settings=replace(one_by_one, slots=slots))
+    assert all(map(same, together, alone))
+
+
+def test_a_free_slot_is_taken_at_once(
     generator: LinearGenerator, classifier: LinearClassifier
 ) -> None:
-    """From any resample, also with some of its trials only, and with a trial that had failed."""
-    objective, kept = TargetLogProb(classifier), []
+    seen: list[Progress] = []
+    settings = replace(SETTINGS, slots=2, stop=parse_stop("prob=0.53"))
+    results = run(generator, classifier, settings=settings, on_progress=seen.append)
+    lengths = [result.stopped_at or 12 for result in results]
+    assert set(lengths) == {5, 10, 12}
+    free_at = [0, 0]  # by slot
+    for length in lengths:  # each trial takes the slot that is free first
+        free_at[free_at.index(min(free_at))] += length
+    assert len(seen) == max(free_at)
+    assert sum(progress.trials for progress in seen) == sum(lengths)
 
-    def poisoned_run(state: BatchState, keep: bool) -> list[TrialResult]:
-        spoilt = state.embeddings.clone()
-        if state.step == 0:
-            spoilt[1] = torch.nan
-        state = replace(state, embeddings=spoilt)
-        on_resample = kept.append if keep else lambda state: None
-        return list(optimize_batch(generator, objective, state, SETTINGS, on_resample=on_resample))
 
-    whole = poisoned_run(begin(TRIALS, SETTINGS), keep=True)
-    assert [state.step for state in kept] == [5, 10]
-    assert [r.failed for r in whole] == [False, True, False, False, False, False]
-    for state in kept:
-        for wanted in (TRIALS, TRIALS[1:4]):
-            rest = poisoned_run(state.only(wanted), keep=False)
-            assert [r.trial for r in rest] == list(wanted)
-            for result in rest:
-                before = whole[TRIALS.index(result.trial)]
-                assert torch.equal(result.embedding, before.embedding) or result.failed
-                assert torch.equal(result.start, before.start)
-                assert torch.equal(result.history.nan_to_num(9), before.history.nan_to_num(9))
-                assert result.failed_at == before.failed_at
+class Hungry(LinearGenerator):
+    """Has memory for so many images in a pass."""
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        self.images = images
+
+    def __call__(self, embeddings: Tensor, latents: Tensor) -> Tensor:
+        if latents.shape[0] * latents.shape[1] > self.images:
+            raise torch.OutOfMemoryError("not enough memory")
+        return super().__call__(embeddings, latents)
+
+
+@pytest.mark.parametrize("images", [12, 6, 5, 1])
+def test_out_of_memory_halves_the_pass_and_loses_nothing(
+    generator: LinearGenerator, classifier: LinearClassifier, images: int
+) -> None:
+    notes: list[str] = []
+    settings = replace(SETTINGS, images_per_pass=36)
+    usual = run(generator, classifier, settings=settings)
+    hungry = Hungry(images)
+    found = run(hungry, classifier, settings=settings, on_note=notes.append)
+    for a, b in zip(found, usual, strict=True):
+        assert a.trial == b.trial
+        torch.testing.assert_close(a.embedding, b.embedding, rtol=0, atol=1e-5)
+        torch.testing.assert_close(a.history, b.history, rtol=0, atol=1e-5)
+    assert hungry.largest_pass <= images
+    bounds = {12: [18, 9], 6: [18, 9], 5: [18, 9, 3], 1: [18, 9, 3, 1]}[images]
+    for note, bound in zip(notes, bounds, strict=True):
+        assert note.endswith(f"--microbatch {bound} starts there")
+
+
+def test_no_memory_for_one_image_is_an_error(classifier: LinearClassifier) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        run(Hungry(0), classifier)

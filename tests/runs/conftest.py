@@ -50,14 +50,19 @@ def run(tmp_path: Path, config: RunConfig, facts: RunFacts) -> RunDirectory:
 
 @pytest.fixture
 def make_result() -> MakeResult:
-    def make(class_id: int = 2, index: int = 1, failed_at: int | None = None) -> TrialResult:
+    def make(
+        class_id: int = 2,
+        index: int = 1,
+        failed_at: int | None = None,
+        stopped_at: int | None = None,
+    ) -> TrialResult:
         trial = Trial(class_id, index, 7)
         stream = trial.random("test")
         history = torch.randn(2, STEPS, generator=stream).T  # as the engine's: not contiguous
         if failed_at is not None:
             history[failed_at:] = torch.nan
         start = torch.randn(WIDTH, generator=stream)
-        return TrialResult(trial, start, start + 1, history, failed_at)
+        return TrialResult(trial, start, start + 1, history, failed_at, stopped_at)
 
     return make
 

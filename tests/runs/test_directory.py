@@ -53,10 +53,21 @@ def test_create_and_open(run, config, facts, tmp_path):
         "class_names": {"0": "ring", "1": "star", "2": "heart"},
         "versions": facts.versions,
         "device": facts.device,
+        "notes": [],
     }
     assert sorted(facts.versions) == ["amfast", "numpy", "python", "torch"]
     assert facts.device["type"] == "cpu"
     assert facts.device["dtype"] == "fp32"
+
+
+def test_notes_stay_in_order_and_change_nothing_else(run, config, facts):
+    before = json.loads((run.path / "run.json").read_text())
+    run.note("the first")
+    run.note("the second")
+    after = json.loads((run.path / "run.json").read_text())
+    assert after.pop("notes") == ["the first", "the second"]
+    assert after == {key: value for key, value in before.items() if key != "notes"}
+    assert RunDirectory.find(run.path, config, facts) == run
 
 
 def test_a_gpu_is_named(generator, facts, monkeypatch):

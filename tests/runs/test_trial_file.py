@@ -37,12 +37,15 @@ def result(path, facts, make_result) -> TrialResult:
     return result
 
 
-@pytest.mark.parametrize("failed_at", [None, 0, 2])
-def test_round_trip(path, facts, make_result, failed_at):
-    written = make_result(failed_at=failed_at)
+@pytest.mark.parametrize(
+    ("failed_at", "stopped_at"), [(None, None), (0, None), (2, None), (None, 2)]
+)
+def test_round_trip(path, facts, make_result, failed_at, stopped_at):
+    written = make_result(failed_at=failed_at, stopped_at=stopped_at)
     write_trial(path, written, facts, "am-l")
     read = read_trial(path, written.trial, facts, "am-l", STEPS)
-    assert (read.trial, read.failed_at) == (written.trial, failed_at)
+    assert read.trial == written.trial
+    assert (read.failed_at, read.stopped_at) == (failed_at, stopped_at)
     for name in ("embedding", "start", "history"):
         expected = getattr(written, name)
         torch.testing.assert_close(getattr(read, name), expected, rtol=0, atol=0, equal_nan=True)
@@ -69,6 +72,7 @@ def test_any_safetensors_reader_can_read_it(path, facts, result):
         "trial": "1",
         "seed": "7",
         "failed_at": "",
+        "stopped_at": "",
         "method": "am-l",
         "generator": "embedded",
         "generator_fingerprint": "00aa",
@@ -119,10 +123,11 @@ def test_wrong_tensors(path, facts, result, changed, found):
         read_trial(path, result.trial, facts, "am-l", STEPS)
 
 
+@pytest.mark.parametrize("name", ["failed_at", "stopped_at"])
 @pytest.mark.parametrize("value", ["-1", "soon"])
-def test_wrong_failed_at(path, facts, result, value):
-    rewrite(path, {}, failed_at=value)
-    with pytest.raises(RunError, match=f"failed_at is {value}"):
+def test_wrong_end(path, facts, result, name, value):
+    rewrite(path, {}, **{name: value})
+    with pytest.raises(RunError, match=f"{name} is {value}"):
         read_trial(path, result.trial, facts, "am-l", STEPS)
 
 

@@ -1,0 +1,68 @@
+"""The trials under way, as numbers: what a step changes and what a stopped run goes on from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from amfast.optimize.trials import Trial
+
+
+@dataclass(frozen=True)
+class Slots:
+    """T trials side by side, each with its own clock, moments and history; rows share nothing."""
+
+    trials: tuple[Trial, ...]
+    start: Tensor  # [T, E]
+    embeddings: Tensor  # [T, E]
+    adam_mean: Tensor  # [T, E]
+    adam_square: Tensor  # [T, E]
+    adam_steps: Tensor  # [T, 1] float64: updates made
+    loss_scale: Tensor  # [T] fp32, a power of two
+    active: Tensor  # [T] bool: false for a trial that failed
+    step: Tensor  # [T] int64: steps done
+    history: Tensor  # [T, steps, 2] fp32, NaN where nothing is known
+
+    @staticmethod
+    def begin(trials: Sequence[Trial], start: Tensor, steps: int, loss_scale: float = 1.0) -> Slots:
+        """Trials before their first step; ``start`` ``[T, E]`` has a row for each."""
+        count, device = len(trials), start.device
+        return Slots(
+            trials=tuple(trials),
+            start=start,
+            embeddings=start.clone(),
+            adam_mean=torch.zeros_like(start),
+            adam_square=torch.zeros_like(start),
+            adam_steps=torch.zeros(count, 1, dtype=torch.float64, device=device),
+            loss_scale=torch.full((count,), loss_scale, device=device),
+            active=torch.ones(count, dtype=torch.bool, device=device),
+            step=torch.zeros(count, dtype=torch.int64, device=device),
+            history=torch.full((count, steps, 2), torch.nan, device=device),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by its name; each has a row for every trial."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def rows(self, rows: Sequence[int]) -> Slots:
+        """A copy of some of the rows."""
+        picked = {name: value[list(rows)] for name, value in self.tensors().items()}
+        return Slots(tuple(self.trials[row] for row in rows), **picked)
+
+    def only(self, wanted: Iterable[Trial]) -> Slots:
+        """A copy of the rows of those trials that are ``wanted``, in their present order."""
+        chosen = set(wanted)
+        return self.rows([row for row, trial in enumerate(self.trials) if trial in chosen])
+
+    def joined(self, others: Slots) -> Slots:
+        """These rows and then ``others``."""
+        theirs = others.tensors()
+        both = {name: torch.cat([value, theirs[name]]) for name, value in self.tensors().items()}
+        return Slots(self.trials + others.trials, **both)
+
+    def to(self, device: torch.device) -> Slots:
+        return Slots(self.trials, **{k: v.to(device) for k, v in self.tensors().items()})

@@ -1,0 +1,176 @@
+"""One step of all slots: the passes through the networks, then the update, all in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from amfast.generators.protocol import Generator
+from amfast.optimize.memory import Pass, out_of_memory, plan_passes
+from amfast.optimize.parallel import Map, side_by_side
+from amfast.optimize.slots import Slots
+from amfast.optimize.trials import draw_latents
+from amfast.optimize.update import update
+
+#: Images ``[N, 3, R, R]`` and target classes ``[N]`` -> what each image is worth, ``[N]``.
+Objective = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """The numbers of a step (paper, section 2)."""
+
+    learning_rate: float
+    latents: int
+    steps_per_latents: int
+    images_per_pass: int
+
+
+class Step:
+    """A callable that advances the slots it was given by one step. Nothing in it waits for the
+    device.
+
+    The slots' tensors stay where they are as long as their number does, so that a recorded step can
+    be replayed on them.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        objective: Objective,
+        settings: StepSettings,
+        on_note: Callable[[str], None],
+    ) -> None:
+        self.generator, self.objective, self.settings = generator, objective, settings
+        self.on_note = on_note
+        self.images_per_pass = settings.images_per_pass
+        self.slots = Slots.begin([], generator.class_embeddings[:0], 0)
+        self._latents: Tensor  # [T, Z, D]
+        self._targets: Tensor  # [T, Z]
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Step:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def load(self, slots: Slots) -> None:
+        """Take over a copy of ``slots`` and draw their latents."""
+        self.place(slots)
+        self.prepare()
+
+    def place(self, slots: Slots) -> bool:
+        """The same without ``prepare``; true if the slots' tensors have a new place."""
+        latents = draw_latents(
+            slots.trials,
+            [step // self.settings.steps_per_latents for step in slots.step.tolist()],
+            self.settings.latents,
+            self.generator.spec.latent_dim,
+            slots.start.device,
+        )
+        targets = torch.tensor([t.class_id for t in slots.trials], device=latents.device)
+        targets = targets[:, None].expand(-1, self.settings.latents)
+        if len(self.slots.trials) == len(slots.trials):
+            mine = self.slots.tensors()
+            for name, tensor in slots.tensors().items():
+                mine[name].copy_(tensor)
+            self.slots = Slots(slots.trials, **mine)
+            self._latents.copy_(latents)
+            self._targets.copy_(targets)
+            return False
+        self.slots = slots.rows(range(len(slots.trials)))
+        self._latents, self._targets = latents, targets.contiguous()
+        self._plan()
+        return True
+
+    def _plan(self) -> None:
+        count, latents = len(self.slots.trials), self.settings.latents
+        self._passes = plan_passes(count, latents, self.images_per_pass)
+        self._stack.close()
+        device = self.slots.start.device
+        self._run_passes: Map[tuple[Tensor, Tensor]] = self._stack.enter_context(
+            side_by_side(device, len(self._passes))
+        )
+
+    def prepare(self) -> None:
+        """What depends on the latents alone, once for all the steps that use them."""
+        self._prepared = [
+            self.generator.prepare_latents(self._latents[p.trials, p.latents]) for p in self._passes
+        ]
+
+    def __call__(self) -> None:
+        while True:
+            try:
+                log_prob, gradient = self.ascend()
+                break
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                failure = error.with_traceback(None)  # its frames would keep the pass's tensors
+            self.halve(failure)
+        self.update(log_prob, gradient)
+
+    def update(self, log_prob: Tensor, gradient: Tensor) -> None:
+        update(
+            self.slots,
+            log_prob,
+            gradient,
+            learning_rate=self.settings.learning_rate,
+            clip_range=self.generator.spec.clip_range,
+        )
+
+    def halve(self, error: BaseException) -> None:
+        """Make do with half as many images in a pass; raise ``error`` if there is one only."""
+        most = max(
+            (p.trials.stop - p.trials.start) * (p.latents.stop - p.latents.start)
+            for p in self._passes
+        )
+        if most == 1:
+            raise error
+        self.images_per_pass = most // 2
+        self.on_note(
+            f"out of memory with {most} images in a pass: going on with {self.images_per_pass}; "
+            f"--microbatch {self.images_per_pass} starts there"
+        )
+        self._plan()
+        self.prepare()
+
+    def ascend(self) -> tuple[Tensor, Tensor]:
+        """Log-probabilities ``[T, Z]`` and the gradient ``[T, E]`` of their mean over the latents.
+
+        The slots are only read, so a step that runs out of memory here can be made again.
+        """
+        embeddings = self.slots.embeddings
+        log_prob = torch.empty(self._targets.shape, device=embeddings.device)
+        gradient = torch.zeros_like(embeddings)
+        done = self._run_passes(
+            self._run_pass, list(zip(self._passes, self._prepared, strict=True))
+        )
+        for part, (rows, d_embeddings) in zip(self._passes, done, strict=True):
+            log_prob[part.trials, part.latents] = rows
+            gradient[part.trials] += d_embeddings
+        return log_prob, gradient
+
+    def _run_pass(self, item: tuple[Pass, object]) -> tuple[Tensor, Tensor]:
+        part, prepared = item
+        leaf = self.slots.embeddings[part.trials].requires_grad_()
+        targets = self._targets[part.trials, part.latents]
+        rows = self.objective(self.generator(leaf, prepared), targets.flatten()).view_as(targets)
+        # Each trial's part of the gradient is scaled for itself: no trial can push another's out
+        # of a 16-bit format's range. The scales are powers of two, so dividing them out is exact.
+        scale = self.slots.loss_scale[part.trials, None]
+        (scaled,) = torch.autograd.grad(
+            rows, leaf, (scale / self.settings.latents).expand_as(rows).to(rows)
+        )
+        return rows.detach(), scaled / scale

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from amfast.classifiers.compiled import compiled_for
+from amfast.classifiers.protocol import ModuleClassifier, wrap_module
+from amfast.errors import UsageError
+
+CPU = torch.device("cpu")
+
+
+class Crash(RuntimeError):
+    """What a compiler says."""
+
+
+@pytest.fixture
+def classifier() -> ModuleClassifier:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 5))
+    return wrap_module(module, device=CPU, dtype=torch.float32, size=4, name="tiny")
+
+
+def test_compiled_equals_plain_forward_and_gradient(classifier: ModuleClassifier) -> None:
+    notes: list[str] = []
+    fast = compiled_for(classifier, 6, CPU, required=True, on_note=notes.append)
+    assert fast is not classifier
+    assert fast.spec == classifier.spec
+    assert not notes
+    x = torch.randn(6, 3, 4, 4, requires_grad=True)
+    for mine, theirs in ((fast(x), classifier(x)),):
+        torch.testing.assert_close(mine, theirs)
+        (a,), (b,) = (torch.autograd.grad(y.square().sum(), x) for y in (mine, theirs))
+        torch.testing.assert_close(a, b)
+
+
+def test_without_a_compiler(classifier: ModuleClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(module: nn.Module, **_: object) -> nn.Module:
+        def call(x: Tensor) -> Tensor:
+            raise Crash("no compiler found\nand a long trace")
+
+        return call  # type: ignore[return-value]
+
+    monkeypatch.setattr(torch, "compile", broken)
+    notes: list[str] = []
+    options = {"images": 2, "device": CPU, "on_note": notes.append}
+    assert compiled_for(classifier, required=False, **options) is classifier  # type: ignore[arg-type]
+    assert notes == ["classifier tiny runs uncompiled: no compiler found"]
+    with pytest.raises(UsageError, match=r"tiny cannot be compiled here: no compiler found; use"):
+        compiled_for(classifier, required=True, **options)  # type: ignore[arg-type]
+
+
+def test_a_classifier_that_is_no_module_stays_as_it_is() -> None:
+    class Judge:
+        spec = None
+
+    judge = Judge()
+    found = compiled_for(judge, 2, CPU, required=True, on_note=print)  # type: ignore[arg-type]
+    assert found is judge
