@@ -20,7 +20,7 @@ class Slots:
     embeddings: Tensor  # [T, E]
     adam_mean: Tensor  # [T, E]
     adam_square: Tensor  # [T, E]
-    adam_steps: Tensor  # [T, 1] float64: updates made
+    adam_steps: Tensor  # [T] int64: updates made
     loss_scale: Tensor  # [T] fp32, a power of two
     active: Tensor  # [T] bool: false for a trial that failed
     step: Tensor  # [T] int64: steps done
@@ -36,7 +36,7 @@ class Slots:
             embeddings=start.clone(),
             adam_mean=torch.zeros_like(start),
             adam_square=torch.zeros_like(start),
-            adam_steps=torch.zeros(count, 1, dtype=torch.float64, device=device),
+            adam_steps=torch.zeros(count, dtype=torch.int64, device=device),
             loss_scale=torch.full((count,), loss_scale, device=device),
             active=torch.ones(count, dtype=torch.bool, device=device),
             step=torch.zeros(count, dtype=torch.int64, device=device),

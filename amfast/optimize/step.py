@@ -15,7 +15,7 @@ from amfast.optimize.memory import Pass, out_of_memory, plan_passes
 from amfast.optimize.parallel import Map, side_by_side
 from amfast.optimize.slots import Slots
 from amfast.optimize.trials import draw_latents
-from amfast.optimize.update import update
+from amfast.optimize.update import Update
 
 #: Images ``[N, 3, R, R]`` and target classes ``[N]`` -> what each image is worth, ``[N]``.
 Objective = Callable[[Tensor, Tensor], Tensor]
@@ -91,6 +91,12 @@ class Step:
             return False
         self.slots = slots.rows(range(len(slots.trials)))
         self._latents, self._targets = latents, targets.contiguous()
+        self._update = Update(
+            slots.history.shape[1],
+            self.settings.learning_rate,
+            self.generator.spec.clip_range,
+            slots.embeddings,
+        )
         self._plan()
         return True
 
@@ -122,13 +128,7 @@ class Step:
         self.update(log_prob, gradient)
 
     def update(self, log_prob: Tensor, gradient: Tensor) -> None:
-        update(
-            self.slots,
-            log_prob,
-            gradient,
-            learning_rate=self.settings.learning_rate,
-            clip_range=self.generator.spec.clip_range,
-        )
+        self._update(self.slots, log_prob, gradient)
 
     def halve(self, error: BaseException) -> None:
         """Make do with half as many images in a pass; raise ``error`` if there is one only."""
@@ -151,12 +151,13 @@ class Step:
 
         The slots are only read, so a step that runs out of memory here can be made again.
         """
-        embeddings = self.slots.embeddings
-        log_prob = torch.empty(self._targets.shape, device=embeddings.device)
-        gradient = torch.zeros_like(embeddings)
         done = self._run_passes(
             self._run_pass, list(zip(self._passes, self._prepared, strict=True))
         )
+        if len(done) == 1:
+            return done[0]
+        log_prob = torch.empty(self._targets.shape, device=self._targets.device)
+        gradient = torch.zeros_like(self.slots.embeddings)
         for part, (rows, d_embeddings) in zip(self._passes, done, strict=True):
             log_prob[part.trials, part.latents] = rows
             gradient[part.trials] += d_embeddings

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -10,16 +12,8 @@ from amfast.optimize.slots import Slots
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
 
 
-def update(
-    slots: Slots,
-    log_prob: Tensor,
-    gradient: Tensor,
-    *,
-    learning_rate: float,
-    clip_range: tuple[float, float],
-) -> None:
-    """Advance every row by one step, in place, given ``log_prob`` ``[T, Z]`` and its mean's
-    ``gradient`` ``[T, E]``.
+class Update:
+    """Advances every row by one step, in place.
 
     Adam with its default betas and eps and no decay (Kingma and Ba, ICLR 2015, algorithm 1),
     ascending, then the projection to ``clip_range`` (paper, section 2).
@@ -28,36 +22,42 @@ def update(
     Where they are finite and the gradient alone is not, 16-bit numbers have run out of range: the
     row skips the step and halves its loss scale, and fails once that is down to one.
     """
-    known = slots.active & _finite(log_prob)
-    usable = known & _finite(gradient)
-    moved = _adam(slots, gradient, usable[:, None], learning_rate).clamp(*clip_range)
-    done = usable & _finite(moved)
-    slots.embeddings.copy_(torch.where(done[:, None], moved, slots.embeddings))
 
-    out_of_range = known & ~usable & (slots.loss_scale > 1)
-    slots.loss_scale.copy_(torch.where(out_of_range, slots.loss_scale / 2, slots.loss_scale))
-    torch.logical_or(done, out_of_range, out=slots.active)
+    def __init__(
+        self, steps: int, learning_rate: float, clip_range: tuple[float, float], like: Tensor
+    ) -> None:
+        """For trials of ``steps`` steps; ``like`` gives the embeddings' dtype and device."""
+        self._clip_range = clip_range
+        counts = torch.arange(1, steps + 1, dtype=torch.float64)
+        size = learning_rate / (1 - _BETA1**counts)
+        root = (1 - _BETA2**counts).sqrt()
+        #: Adam's two bias corrections after each number of updates, ``[steps + 1, 2]``.
+        self._corrections = torch.cat([torch.ones(1, 2), torch.stack([size, root], dim=1)]).to(like)
 
-    means = torch.stack([log_prob.mean(dim=1), log_prob.exp().mean(dim=1)], dim=1)  # [T, 2]
-    now = torch.where(slots.active[:, None], means, torch.nan).to(slots.history)
-    at = slots.step[:, None, None].expand(-1, 1, 2)  # [T, 1, 2]
-    slots.history.scatter_(1, at, now[:, None])
-    slots.step.add_(1)
+    def __call__(self, slots: Slots, log_prob: Tensor, gradient: Tensor) -> None:
+        """``log_prob`` ``[T, Z]``, and ``gradient`` ``[T, E]`` of its mean over the latents."""
+        mean = log_prob.mean(dim=1)
+        known = slots.active & (mean.abs() < math.inf)
+        usable = known & (torch.linalg.vector_norm(gradient, math.inf, dim=1) < math.inf)
+        moved = self._adam(slots, gradient, usable).clamp(*self._clip_range)
+        slots.embeddings.copy_(torch.where(usable[:, None], moved, slots.embeddings))
 
+        out_of_range = (known ^ usable) & (slots.loss_scale > 1)
+        slots.loss_scale.div_(out_of_range + 1)
+        torch.logical_or(usable, out_of_range, out=slots.active)
 
-def _adam(slots: Slots, gradient: Tensor, on: Tensor, learning_rate: float) -> Tensor:
-    """The embeddings after Adam's step; where ``on`` ``[T, 1]`` is false, moments stay."""
-    ascent = torch.where(on, gradient, 0.0)
-    slots.adam_steps.add_(on)
-    share = on.to(ascent)  # 1 where the row moves, else 0
-    slots.adam_mean.lerp_(ascent, share * (1 - _BETA1))
-    slots.adam_square.mul_(1 - share * (1 - _BETA2))
-    slots.adam_square.addcmul_(ascent, ascent, value=1 - _BETA2)
-    size = (learning_rate / (1 - _BETA1**slots.adam_steps)).to(ascent)
-    root = (1 - _BETA2**slots.adam_steps).sqrt().to(ascent)
-    return slots.embeddings + size * slots.adam_mean / (slots.adam_square.sqrt() / root + _EPS)
+        means = torch.stack([mean, log_prob.exp().mean(dim=1)], dim=1)  # [T, 2]
+        now = means.masked_fill(~slots.active[:, None], math.nan)[:, None]
+        slots.history.scatter_(1, slots.step[:, None, None].expand(-1, 1, 2), now)
+        slots.step.add_(1)
 
-
-def _finite(rows: Tensor) -> Tensor:
-    """Which rows of ``[T, N]`` hold finite numbers alone; zero times anything else is NaN."""
-    return (rows * 0).sum(dim=1) == 0
+    def _adam(self, slots: Slots, gradient: Tensor, rows: Tensor) -> Tensor:
+        """The embeddings after Adam's step on ``rows`` ``[T]``; the moments of others stay."""
+        ascent = gradient.masked_fill(~rows[:, None], 0)
+        share = rows[:, None].to(ascent)  # 1 where the row moves, else 0
+        slots.adam_steps.add_(rows)
+        slots.adam_mean.lerp_(ascent, share * (1 - _BETA1))
+        slots.adam_square.lerp_(ascent * ascent, share * (1 - _BETA2))
+        size, root = self._corrections[slots.adam_steps].split(1, dim=1)  # [T, 1] each
+        spread = slots.adam_square.sqrt() / root + _EPS
+        return torch.addcdiv(slots.embeddings, size * slots.adam_mean, spread)

@@ -48,7 +48,7 @@ def read_state(path: Path, facts: RunFacts, config: RunConfig) -> Slots:
     embedding = (torch.float32, [rows, width])
     expected = {
         **dict.fromkeys(("start", "embeddings", "adam_mean", "adam_square"), embedding),
-        "adam_steps": (torch.float64, [rows, 1]),
+        "adam_steps": (torch.int64, [rows]),
         "loss_scale": (torch.float32, [rows]),
         "active": (torch.bool, [rows]),
         "step": (torch.int64, [rows]),
@@ -56,9 +56,12 @@ def read_state(path: Path, facts: RunFacts, config: RunConfig) -> Slots:
     }
     check_tensors(path, tensors, expected)
     slots = Slots(trials, **tensors)
-    for step in slots.step.tolist():
-        if not 0 <= step < config.steps:
-            raise RunError(f"{path} is damaged: a trial of {config.steps} steps is at step {step}")
+    for step, updates in zip(slots.step.tolist(), slots.adam_steps.tolist(), strict=True):
+        if not 0 <= updates <= step < config.steps:
+            raise RunError(
+                f"{path} is damaged: a trial of {config.steps} steps is at step {step} "
+                f"after {updates} updates"
+            )
     return slots
 
 

@@ -24,7 +24,8 @@ def state(config):
     trials = plan_trials(config.classes, 2, config.seed)
     fresh = Slots.begin(trials, torch.randn(4, 5), config.steps)
     drawn = {name: torch.rand_like(t.float()).to(t.dtype) for name, t in fresh.tensors().items()}
-    return Slots(fresh.trials, **{**drawn, "step": torch.tensor([4, 2, 0, 5])})
+    clocks = {"step": torch.tensor([4, 2, 0, 5]), "adam_steps": torch.tensor([4, 2, 0, 3])}
+    return Slots(fresh.trials, **{**drawn, **clocks})
 
 
 @pytest.fixture
