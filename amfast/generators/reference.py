@@ -163,6 +163,19 @@ class Block(nn.Module):
         return h + skip
 
 
+def mix_by_attention(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+    """Queries and keys ``[N, C/8, H, W]``, values ``[N, C/2, H, W]`` -> ``[N, C/2, H, W]``.
+
+    Keys and values are max-pooled; the softmax is not scaled.
+    """
+    query = theta.flatten(2)  # [N, C/8, HW]
+    key = F.max_pool2d(phi, 2).flatten(2)  # [N, C/8, HW/4]
+    value = F.max_pool2d(g, 2).flatten(2)  # [N, C/2, HW/4]
+    weights = torch.softmax(query.transpose(1, 2) @ key, dim=-1)  # [N, HW, HW/4]
+    mixed: Tensor = (value @ weights.transpose(1, 2)).unflatten(2, theta.shape[2:])
+    return mixed
+
+
 class Attention(nn.Module):
     """Self-attention with max-pooled keys and values, no softmax scaling, and a learned gate."""
 
@@ -175,13 +188,7 @@ class Attention(nn.Module):
         self.gamma = nn.Parameter(torch.tensor(0.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        n, _, height, width = x.shape
-        query = self.theta(x).flatten(2)  # [N, C/8, HW]
-        key = F.max_pool2d(self.phi(x), 2).flatten(2)  # [N, C/8, HW/4]
-        value = F.max_pool2d(self.g(x), 2).flatten(2)  # [N, C/2, HW/4]
-        weights = torch.softmax(query.transpose(1, 2) @ key, dim=-1)  # [N, HW, HW/4]
-        mixed = (value @ weights.transpose(1, 2)).view(n, -1, height, width)
-        out: Tensor = self.o(mixed)
+        out: Tensor = self.o(mix_by_attention(self.theta(x), self.phi(x), self.g(x)))
         return x + self.gamma * out
 
 
