@@ -13,8 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from amfast.generators.reference import Attention, SNConv2d
 from amfast.ops import cond_norm_relu, subpixel_norm_relu
+
+
+class NormalizedConv(Protocol):
+    """A plain convolution with a spectral norm, of either family."""
+
+    bias: nn.Parameter | None
+    padding: int
+
+    def normalized_weight(self) -> Tensor: ...
 
 
 class _Linear(Protocol):
@@ -60,7 +68,7 @@ class FrozenConv(nn.Module):
         self.padding, self._backward_padding = padding, weight.shape[-1] - 1 - padding
 
     @classmethod
-    def of(cls, conv: SNConv2d, factor: Tensor | float = 1.0) -> FrozenConv:
+    def of(cls, conv: NormalizedConv, factor: Tensor | float = 1.0) -> FrozenConv:
         """The convolution with its spectral norm and a ``factor`` folded into its weight."""
         bias = None if conv.bias is None else conv.bias.detach()
         return cls(conv.normalized_weight().detach() * factor, bias, conv.padding)
@@ -85,7 +93,7 @@ class FrozenUpsampleConv(nn.Module):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, conv: SNConv2d) -> None:
+    def __init__(self, conv: NormalizedConv) -> None:
         super().__init__()
         weight = conv.normalized_weight().detach()  # [out, in, 3, 3]
         box = weight.new_ones(1, 1, 2, 2)
@@ -112,7 +120,7 @@ class FrozenSubpixelConv(nn.Module):
     libraries run faster than a transposed one.
     """
 
-    def __init__(self, conv: SNConv2d) -> None:
+    def __init__(self, conv: NormalizedConv) -> None:
         super().__init__()
         weight = conv.normalized_weight().detach()
         # Which of the 3 taps fall on the first and on the second of 2 source pixels, by phase.
@@ -128,11 +136,17 @@ class FrozenSubpixelConv(nn.Module):
 class FrozenAttention(nn.Module):
     """Self-attention (Zhang et al., "Self-Attention GANs", section 3), gamma folded into ``o``."""
 
-    def __init__(self, attention: Attention) -> None:
+    def __init__(
+        self,
+        theta: NormalizedConv,
+        phi: NormalizedConv,
+        g: NormalizedConv,
+        o: NormalizedConv,
+        gamma: Tensor,
+    ) -> None:
         super().__init__()
-        self.theta, self.phi = FrozenConv.of(attention.theta), FrozenConv.of(attention.phi)
-        self.g = FrozenConv.of(attention.g)
-        self.o = FrozenConv.of(attention.o, attention.gamma.detach())
+        self.theta, self.phi, self.g = FrozenConv.of(theta), FrozenConv.of(phi), FrozenConv.of(g)
+        self.o = FrozenConv.of(o, gamma.detach())
 
     def forward(self, x: Tensor) -> Tensor:
         n, _, height, width = x.shape

@@ -2,78 +2,158 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 
-from amfast.generators.frozen import FrozenBigGAN
+from amfast.generators.frozen import FrozenBigGAN, FrozenNetwork
+from amfast.generators.frozen_deep import FrozenBigGANDeep
 from amfast.generators.frozen_layers import _attend
 from amfast.generators.reference import BigGAN, BigGANConfig
+from amfast.generators.reference_deep import BigGANDeep, BigGANDeepConfig
+from tests.generators.conftest import (
+    CONFIGS,
+    DEEP_CONFIGS,
+    DEEP_UNITS,
+    deep_config,
+    random_biggan,
+    random_deep,
+)
 
 CPU = torch.device("cpu")
+Plain = BigGAN | BigGANDeep
+
+
+def freeze(plain: Plain, dtype: torch.dtype, device: torch.device = CPU) -> FrozenNetwork:
+    if isinstance(plain, BigGAN):
+        return FrozenBigGAN(plain, dtype, device)
+    return FrozenBigGANDeep(plain, dtype, device)
+
+
+def random_plain(config: BigGANConfig | BigGANDeepConfig) -> Plain:
+    return random_biggan(config) if isinstance(config, BigGANConfig) else random_deep(config)
+
+
+NARROW = {**CONFIGS, **{f"deep-{name}": config for name, config in DEEP_CONFIGS.items()}}
+
+
+@pytest.fixture(params=list(NARROW))
+def plain(request: pytest.FixtureRequest) -> Plain:
+    return random_plain(NARROW[request.param])
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(((a - b).abs().max() / b.abs().max()).detach())
 
 
-def test_forward_and_gradient_equal_the_reference(biggan: BigGAN) -> None:
-    reference, config = biggan.double(), biggan.config
-    frozen = FrozenBigGAN(reference, torch.float64, CPU)
-    embeddings = 0.3 * torch.randn(3, config.embedding_dim, dtype=torch.float64)
+def images_and_gradient(network, *args: object, weight: torch.Tensor):  # type: ignore[no-untyped-def]
+    """Images, and the gradient of their sum weighted by ``weight`` for the first argument."""
+    images = network(*args)
+    (gradient,) = torch.autograd.grad((images * weight).sum(), args[0])
+    return images.detach(), gradient
+
+
+def check_equal(plain: Plain, trials: int, latents: int) -> None:
+    config, double = plain.config, torch.float64
+    embeddings = 0.3 * torch.randn(trials, config.embedding_dim, dtype=double)
     embeddings.requires_grad_()
-    latents = torch.randn(3, 4, config.latent_dim, dtype=torch.float64)
+    z = torch.randn(trials, latents, config.latent_dim, dtype=double)
+    size = (trials * latents, 3, config.resolution, config.resolution)
+    weight = torch.randn(size, dtype=double)
 
-    expected = reference(embeddings.repeat_interleave(4, dim=0), latents.flatten(0, 1))
-    images = frozen(embeddings, latents)
+    # One network at a time: both of a full-width pair take 6 GB.
+    frozen = freeze(plain, double)
+    images, gradient = images_and_gradient(frozen, embeddings, z, weight=weight)
+    del frozen
+    rows = embeddings.repeat_interleave(latents, dim=0)
+    expected, of_rows = images_and_gradient(plain.double(), rows, z.flatten(0, 1), weight=weight)
     assert relative(images, expected) < 1e-12
-
-    weight = torch.randn_like(expected)
-    (d_expected,) = torch.autograd.grad((expected * weight).sum(), embeddings)
-    (d_embeddings,) = torch.autograd.grad((images * weight).sum(), embeddings)
-    assert relative(d_embeddings, d_expected) < 1e-10
+    assert relative(gradient, of_rows.unflatten(0, (trials, latents)).sum(1)) < 1e-10
+    assert images.std() > 0.1  # images that show something, neither grey nor saturated
+    assert (images.abs() > 0.999).double().mean() < 0.5
 
 
-def test_prepared_latents_give_the_same_images(biggan: BigGAN) -> None:
-    frozen = FrozenBigGAN(biggan, torch.float32, CPU)
-    embeddings = torch.randn(2, biggan.config.embedding_dim)
-    latents = torch.randn(2, 3, biggan.config.latent_dim)
+def test_forward_and_gradient_equal_the_reference(plain: Plain) -> None:
+    check_equal(plain, trials=2, latents=2)
+
+
+BIGGAN_128 = BigGANConfig((1536, 1536, 768, 384, 192, 96), attention_block=3, num_classes=1000)
+BIGGAN_256 = BigGANConfig((1536, 1536, 768, 768, 384, 192, 96), attention_block=4, num_classes=1000)
+DEEP_128 = deep_config(128, *DEEP_UNITS["128"])
+DEEP_256 = deep_config(128, *DEEP_UNITS["256"])
+
+
+@pytest.mark.parametrize(
+    "config", [BIGGAN_128, BIGGAN_256, DEEP_128], ids=["128", "256", "deep-128"]
+)
+def test_full_width_equals_the_reference(config: BigGANConfig | BigGANDeepConfig) -> None:
+    check_equal(random_plain(config), trials=1, latents=1)
+
+
+@pytest.mark.parametrize("stats", ["upstream", "exact"])
+@pytest.mark.parametrize("truncation", [0.58, 0.4, 0.013])
+def test_the_truncation_selects_the_statistics(
+    truncation: float, stats: Literal["upstream", "exact"]
+) -> None:
+    plain = random_deep(DEEP_CONFIGS["128-narrow"]).double()
+    frozen = FrozenBigGANDeep(
+        plain, torch.float64, CPU, truncation=truncation, truncation_stats=stats
+    )
+    embedding = plain.class_embeddings[:1]
+    z = torch.randn(1, plain.config.latent_dim, dtype=torch.float64)
+    images = frozen(embedding, z[None])
+    assert relative(images, plain(embedding, z, truncation, stats)) < 1e-12
+    assert relative(images, plain(embedding, z)) > 0.01
+
+
+def test_prepared_latents_give_the_same_images(plain: Plain) -> None:
+    frozen = freeze(plain, torch.float32)
+    embeddings = torch.randn(2, plain.config.embedding_dim)
+    latents = torch.randn(2, 3, plain.config.latent_dim)
     prepared = frozen.prepare_latents(latents)
     assert torch.equal(frozen(embeddings, prepared), frozen(embeddings, latents))
 
 
-def test_an_image_does_not_depend_on_its_batch_mates(biggan: BigGAN) -> None:
-    frozen = FrozenBigGAN(biggan, torch.float32, CPU)
-    embeddings = 0.3 * torch.randn(5, biggan.config.embedding_dim)
-    latents = torch.randn(5, 4, biggan.config.latent_dim)
+def test_an_image_does_not_depend_on_its_batch_mates(plain: Plain) -> None:
+    frozen = freeze(plain, torch.float32)
+    embeddings = 0.3 * torch.randn(5, plain.config.embedding_dim)
+    latents = torch.randn(5, 4, plain.config.latent_dim)
     together = frozen(embeddings, latents).unflatten(0, (5, 4))
     for row in range(5):
         alone = frozen(embeddings[row : row + 1], latents[row : row + 1])
         torch.testing.assert_close(alone, together[row], rtol=0, atol=1e-5)
 
 
-def test_the_source_is_left_alone(biggan: BigGAN) -> None:
-    before = {key: value.clone() for key, value in biggan.state_dict().items()}
-    FrozenBigGAN(biggan, torch.bfloat16, CPU)
-    for key, value in biggan.state_dict().items():
+def test_the_source_is_left_alone(plain: Plain) -> None:
+    before = {key: value.clone() for key, value in plain.state_dict().items()}
+    freeze(plain, torch.bfloat16)
+    for key, value in plain.state_dict().items():
         assert value.dtype == before[key].dtype
         assert torch.equal(value, before[key])
 
 
-BIGGAN_128 = BigGANConfig((1536, 1536, 768, 384, 192, 96), attention_block=3, num_classes=1000)
-BIGGAN_256 = BigGANConfig((1536, 1536, 768, 768, 384, 192, 96), attention_block=4, num_classes=1000)
-
-
 @pytest.mark.parametrize(
-    ("config", "most"), [(BIGGAN_128, 65e6 / 4), (BIGGAN_256, 65e6)], ids=["128", "256"]
+    ("config", "most"),
+    [
+        (BIGGAN_128, 65e6 / 4),
+        (BIGGAN_256, 65e6),
+        (DEEP_128, 28e6),
+        (DEEP_256, 102e6),
+    ],
+    ids=["128", "256", "deep-128", "deep-256"],
 )
-def test_bytes_kept_for_the_backward(config: BigGANConfig, most: float) -> None:
-    """Of the full-size model in bf16, per image, weights aside; 379 MB eagerly for 256 pixels."""
+def test_bytes_kept_for_the_backward(config: BigGANConfig | BigGANDeepConfig, most: float) -> None:
+    """Of the full-size model in bf16, per image, weights aside; 379 MB eagerly for 256 pixels.
+
+    The norms of BigGAN-deep are more; their inputs alone are 24.2 and 94.4 MB.
+    """
     meta = torch.device("meta")
     with meta:
-        model = BigGAN(config).eval()
+        model = BigGAN(config) if isinstance(config, BigGANConfig) else BigGANDeep(config)
         embedding = torch.zeros(1, config.embedding_dim).requires_grad_()
         latents = torch.zeros(1, 1, config.latent_dim)
-    frozen = FrozenBigGAN(model, torch.bfloat16, meta)
+    frozen = freeze(model.eval(), torch.bfloat16, meta)
     prepared = frozen.prepare_latents(latents)
     weights = {buffer.untyped_storage()._cdata for buffer in frozen.buffers()}
     kept: dict[int, int] = {}
