@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from amfast.errors import WeightsError
-from amfast.fingerprint import fingerprint
-from amfast.generators.frozen import FrozenBigGAN, PreparedLatents
-from amfast.generators.protocol import GeneratorSpec
+from amfast.generators.family import FrozenGenerator, fill
+from amfast.generators.frozen import FrozenBigGAN
 from amfast.generators.reference import BigGAN, BigGANConfig
 
 
@@ -50,35 +49,13 @@ def load_reference(state: Mapping[str, Tensor], config: BigGANConfig) -> BigGAN:
 
     Raises ``WeightsError`` listing the keys that are missing, unexpected, misshapen or not finite.
     """
-    model = BigGAN(config)
-    wanted = model.state_dict()
-    missing = sorted(k for k in wanted if k not in state and not k.endswith(".sv0"))
-    unexpected = sorted(k for k in state if k not in wanted)
-    shared = [k for k in wanted if k in state]
-    misshapen = [
-        f"{k} {list(state[k].shape)} instead of {list(wanted[k].shape)}"
-        for k in shared
-        if state[k].numel() != wanted[k].numel()
-    ]
-    broken = [k for k in shared if not state[k].isfinite().all()]
-    problems = {
-        "missing": missing,
-        "unexpected": unexpected,
-        "misshapen": misshapen,
-        "not finite": broken,
-    }
-    found = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in problems.items() if keys)
-    if found:
-        raise WeightsError(f"these weights do not fit a BigGAN of {config.resolution} px: {found}")
-    model.load_state_dict({k: state.get(k, wanted[k]).view_as(wanted[k]) for k in wanted})
-    return model.eval().requires_grad_(False)
+    return fill(BigGAN(config), state, f"a BigGAN of {config.resolution} px", may_lack=".sv0")
 
 
-class BigGANGenerator:
+class BigGANGenerator(FrozenGenerator):
     """A frozen BigGAN that meets the ``Generator`` protocol.
 
-    ``truncation`` scales the latents (Brock et al., section 3.1); latents are given unscaled.
-    Images come out in fp32 whatever the weights' dtype.
+    ``truncation`` scales the latents (Brock et al., section 3.1).
     """
 
     def __init__(
@@ -91,25 +68,11 @@ class BigGANGenerator:
         dtype: torch.dtype,
         truncation: float = 1.0,
     ) -> None:
-        table = model.shared.weight.detach()
-        self.spec = GeneratorSpec(
+        super().__init__(
+            model,
+            FrozenBigGAN(model, dtype, device),
+            model.shared.weight,
             name=name,
-            resolution=model.config.resolution,
-            embedding_dim=model.config.embedding_dim,
-            latent_dim=model.config.latent_dim,
-            clip_range=(float(table.min()), float(table.max())),
-            fingerprint=fingerprint(model.state_dict()),
-            labels=tuple(labels),
+            labels=labels,
+            truncation=truncation,
         )
-        self.class_embeddings = table.to(device)
-        self.truncation, self.dtype = truncation, dtype
-        self._model = FrozenBigGAN(model, dtype, device)
-
-    def prepare_latents(self, latents: Tensor) -> PreparedLatents:
-        return self._model.prepare_latents(latents * self.truncation)
-
-    def __call__(self, embeddings: Tensor, latents: Tensor | PreparedLatents) -> Tensor:
-        if isinstance(latents, Tensor):
-            latents = self.prepare_latents(latents)
-        images: Tensor = self._model(embeddings, latents)
-        return images.float()

@@ -151,6 +151,10 @@ class FrozenNetwork(nn.Module):
         self.register_buffer("norm_on_embedding", norm.on_embedding.t().contiguous())
         self.to(device)
 
+    @property
+    def device(self) -> torch.device:
+        return self.output_scale.device
+
     @torch.no_grad()
     def prepare_latents(self, latents: Tensor) -> PreparedLatents:
         """Latents ``[T, Z, D]`` -> their part of the first map and of every scale and shift."""

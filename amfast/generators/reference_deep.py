@@ -57,26 +57,34 @@ class BigGANDeepConfig:
         return 4 << self.num_stages
 
 
+def check_truncation(truncation: float, stats: TruncationStats) -> None:
+    """Raise ``UsageError`` for a truncation outside (0, 1] or an unknown rule."""
+    if not 0 < truncation <= 1:
+        raise UsageError(f"truncation must lie in (0, 1], given {truncation}")
+    if stats not in get_args(TruncationStats):
+        raise UsageError(f"truncation_stats is {stats!r}; it may be 'upstream' or 'exact'.")
+
+
 def statistics_weights(truncation: float, stats: TruncationStats, rows: int) -> Tensor:
     """What each row of stored statistics counts for at a truncation: ``[rows]``, float64, sum 1.
 
     ``"exact"`` interpolates linearly between the two rows around the truncation. ``"upstream"`` is
     the published package's rule, with which published images were made: it gives the nearer row the
     smaller share, and takes a truncation whose quotient by the spacing is rounded down for one just
-    short of its row (0.58 of 51 rows: row 28, not 29). Raises ``UsageError`` for a truncation
-    outside (0, 1] or another rule.
+    short of its row (0.58 of 51 rows: row 28, not 29). Raises ``UsageError`` as
+    ``check_truncation`` does.
     """
-    if not 0 < truncation <= 1:
-        raise UsageError(f"truncation must lie in (0, 1], given {truncation}")
-    if stats not in get_args(TruncationStats):
-        raise UsageError(f"truncation_stats is {stats!r}; it may be 'upstream' or 'exact'.")
-    spacing = 1 / (rows - 1)
-    part, low = math.modf(truncation / spacing if stats == "upstream" else truncation * (rows - 1))
+    check_truncation(truncation, stats)
+    last = rows - 1
+    position = truncation / (1 / last) if stats == "upstream" else truncation * last
+    part, low = math.modf(min(position, last))
     if part and stats == "upstream":
         part = 1 - part
-    weights = torch.zeros(rows + 1, dtype=torch.float64)
-    weights[int(low)], weights[int(low) + 1] = 1 - part, part
-    return weights[:rows]
+    weights = torch.zeros(rows, dtype=torch.float64)
+    weights[int(low)] = 1 - part
+    if part:
+        weights[int(low) + 1] = part
+    return weights
 
 
 def _unit(vector: Tensor) -> Tensor:
@@ -86,7 +94,8 @@ def _unit(vector: Tensor) -> Tensor:
 class StoredSpectralNorm(nn.Module):
     """A weight divided by its largest singular value, of which both vectors are stored.
 
-    Nothing is iterated: the value is ``u^T W v`` with the vectors as they are.
+    Nothing is iterated: the value is ``u^T W v`` with the vectors as they are. The weight is random
+    until one is loaded: this family is not trained here.
     """
 
     weight_u: Tensor
@@ -94,7 +103,7 @@ class StoredSpectralNorm(nn.Module):
 
     def __init__(self, weight_shape: tuple[int, ...], *, bias: bool) -> None:
         super().__init__()
-        self.weight_orig = nn.Parameter(nn.init.orthogonal_(torch.empty(weight_shape)))
+        self.weight_orig = nn.Parameter(torch.randn(weight_shape))
         u = _unit(torch.randn(weight_shape[0]))
         self.register_buffer("weight_u", u)
         self.register_buffer("weight_v", _unit(u @ self.weight_orig.detach().flatten(1)))

@@ -16,7 +16,7 @@ from amfast.classifiers import ModuleClassifier, load_classifier
 from amfast.config import RunConfig, make_config
 from amfast.device import DTYPES, resolve_device, resolve_dtype
 from amfast.errors import RunError
-from amfast.generators import BigGANGenerator, load_generator
+from amfast.generators import Generator, load_generator
 from amfast.images.picture import PictureRow, side_by_side
 from amfast.metrics.embedding import EmbeddingScore, evaluation_latents, sample_images
 from amfast.optimize.engine import Progress, TrialResult
@@ -33,7 +33,7 @@ _ROWS = 60  # classes in it: beyond that a picture is too tall to open
 class Job:
     """A run ready to start: networks loaded, classes resolved, configuration checked."""
 
-    generator: BigGANGenerator
+    generator: Generator
     classifier: ModuleClassifier
     config: RunConfig
 

@@ -45,6 +45,10 @@ def test_gamma_may_have_one_dimension(biggan: BigGAN) -> None:
             lambda s: s.update({"blocks.0.0.conv2.bias": torch.zeros(1)}),
             r"misshapen: blocks.0.0.conv2.bias \[1\] instead of \[80\]",
         ),
+        (
+            lambda s: s.update({"linear.bias": torch.zeros(1, 2048)}),
+            r"misshapen: linear.bias \[1, 2048\] instead of \[2048\]",
+        ),
         (lambda s: s["linear.weight"].fill_(float("nan")), "not finite: linear.weight"),
         (lambda s: s.pop("shared.weight"), "not a BigGAN generator's"),
         (lambda s: s.clear(), "not a BigGAN generator's"),

@@ -69,6 +69,13 @@ def test_rows_of_statistics(
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("rows", [2, 3, 50, 51, 99])
+def test_full_truncation_is_the_last_row(rows: int) -> None:
+    expected = [0.0] * (rows - 1) + [1.0]
+    assert statistics_weights(1.0, "upstream", rows).tolist() == expected
+    assert statistics_weights(1.0, "exact", rows).tolist() == expected
+
+
 @pytest.mark.parametrize("truncation", [0.0, -0.5, 1.01, float("nan")])
 def test_a_truncation_out_of_range_is_refused(truncation: float) -> None:
     with pytest.raises(UsageError, match="truncation must lie in"):

@@ -1,0 +1,91 @@
+"""What the loaders of all families share: weights into a plain model, a frozen one around them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from torch import Tensor
+
+from amfast.errors import WeightsError
+from amfast.fingerprint import fingerprint
+from amfast.generators.frozen import FrozenNetwork, PreparedLatents
+from amfast.generators.protocol import GeneratorSpec
+from amfast.generators.reference import BigGAN
+from amfast.generators.reference_deep import BigGANDeep
+
+_Plain = TypeVar("_Plain", BigGAN, BigGANDeep)
+
+
+def fill(model: _Plain, state: Mapping[str, Tensor], what: str, *, may_lack: str = "") -> _Plain:
+    """``model`` with the weights of ``state``, in evaluation mode and asking for no gradients.
+
+    Keys that end in ``may_lack`` may be absent; a single number may have any number of dimensions.
+    Raises ``WeightsError`` listing the keys that are missing, unexpected, misshapen or not finite;
+    ``what`` names the model in it.
+    """
+    wanted = model.state_dict()
+    missing = sorted(k for k in wanted if k not in state)
+    if may_lack:
+        missing = [k for k in missing if not k.endswith(may_lack)]
+    unexpected = sorted(k for k in state if k not in wanted)
+    shared = [k for k in wanted if k in state]
+    misshapen = [
+        f"{k} {list(state[k].shape)} instead of {list(wanted[k].shape)}"
+        for k in shared
+        if state[k].shape != wanted[k].shape and not state[k].numel() == wanted[k].numel() == 1
+    ]
+    broken = [k for k in shared if not state[k].isfinite().all()]
+    problems = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "misshapen": misshapen,
+        "not finite": broken,
+    }
+    found = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in problems.items() if keys)
+    if found:
+        raise WeightsError(f"these weights do not fit {what}: {found}")
+    model.load_state_dict({k: state.get(k, wanted[k]).view_as(wanted[k]) for k in wanted})
+    return model.eval().requires_grad_(False)
+
+
+class FrozenGenerator:
+    """A frozen network that meets the ``Generator`` protocol.
+
+    ``class_embeddings`` is the table ``[num_classes, E]`` of ``model``, whose weights give the
+    fingerprint. ``truncation`` scales the latents; they are given unscaled. Images come out in fp32
+    whatever the network's dtype.
+    """
+
+    def __init__(
+        self,
+        model: BigGAN | BigGANDeep,
+        network: FrozenNetwork,
+        class_embeddings: Tensor,
+        *,
+        name: str,
+        labels: Sequence[str],
+        truncation: float,
+    ) -> None:
+        table = class_embeddings.detach()
+        self.spec = GeneratorSpec(
+            name=name,
+            resolution=model.config.resolution,
+            embedding_dim=model.config.embedding_dim,
+            latent_dim=model.config.latent_dim,
+            clip_range=(float(table.min()), float(table.max())),
+            fingerprint=fingerprint(model.state_dict()),
+            labels=tuple(labels),
+        )
+        self.class_embeddings = table.to(network.device).contiguous()
+        self.truncation = truncation
+        self._network = network
+
+    def prepare_latents(self, latents: Tensor) -> PreparedLatents:
+        return self._network.prepare_latents(latents * self.truncation)
+
+    def __call__(self, embeddings: Tensor, latents: Tensor | PreparedLatents) -> Tensor:
+        if isinstance(latents, Tensor):
+            latents = self.prepare_latents(latents)
+        images: Tensor = self._network(embeddings, latents)
+        return images.float()
