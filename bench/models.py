@@ -1,0 +1,74 @@
+"""The networks that the benchmarks run: the full architectures, with random weights but for two.
+
+Arithmetic takes as long with random weights as with trained ones, and they need no download.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from amfast.embedded.shapenet import ShapeNet
+from amfast.generators import EMBEDDED, read_safetensors
+from amfast.generators.biggan import infer_config, load_reference
+from amfast.generators.reference import BigGAN, BigGANConfig, SpectralNorm
+
+#: Widths as in Brock et al. (2019), appendix B, ch = 96.
+BIGGAN_128 = BigGANConfig((1536, 1536, 768, 384, 192, 96), attention_block=3, num_classes=1000)
+BIGGAN_256 = BigGANConfig((1536, 1536, 768, 768, 384, 192, 96), attention_block=4, num_classes=1000)
+
+
+def embedded_biggan() -> BigGAN:
+    """The generator that ships with the package, in its plain form."""
+    state, _ = read_safetensors(EMBEDDED / "generator.safetensors")
+    return load_reference(state, infer_config(state))
+
+
+def embedded_shapenet() -> ShapeNet:
+    """The classifier that ships with the package, its batch norms not folded."""
+    state, _ = read_safetensors(EMBEDDED / "classifier.safetensors")
+    network = ShapeNet(len(state["head.bias"]))
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def random_biggan(config: BigGANConfig) -> BigGAN:
+    """Full-size random weights with statistics and a gate that do something."""
+    with torch.device("meta"):
+        model = BigGAN(config)
+    model.to_empty(device="cpu")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name.endswith("stored_var"):
+                tensor.uniform_(0.5, 1.5)
+            else:
+                tensor.normal_(0, 0.5)
+        for module in model.modules():
+            if isinstance(module, SpectralNorm):
+                module.weight.normal_()
+    return model.eval()
+
+
+def random_alexnet() -> nn.Module:
+    """The paper's classifier, ``[N, 3, 224, 224]`` -> logits ``[N, 1000]``.
+
+    He's initialisation in place of torchvision's, under which a signal dies out within the eight
+    layers and every image has the same logits.
+    """
+    from torchvision.models import alexnet
+
+    torch.manual_seed(0)
+    network: nn.Module = alexnet(weights=None)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    return network.eval()
+
+
+def fold_spectral_norms(model: nn.Module) -> None:
+    """Let every layer of ``model`` return its normalised weight as it is now, worked out once."""
+    for module in model.modules():
+        if isinstance(module, SpectralNorm):
+            folded = module.normalized_weight().detach().contiguous()
+            module.normalized_weight = lambda folded=folded: folded  # type: ignore[method-assign, misc]
