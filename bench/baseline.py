@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amfast.classifiers.protocol import ClassifierSpec, to_classifier_input
-from amfast.generators.reference import BigGAN, SpectralNorm
+from amfast.generators.reference import BigGAN
+from bench.models import fold_spectral_norms
 
 #: Advances a trial by one step and returns its embedding ``[E]``.
 Step = Callable[[], Tensor]
@@ -32,14 +33,20 @@ def plain_loop(
 ) -> Step:
     """As published code runs it: spectral norm in every forward, gradients for every weight, fp32.
 
-    ``start`` is ``[E]``, ``latents`` ``[Z, D]``. The weights' gradients are computed and thrown
-    away, since nothing says that they are not wanted.
+    ``start`` is ``[E]``, ``latents`` ``[Z, D]``; the loop runs on their device. The weights'
+    gradients are computed and thrown away, since nothing says that they are not wanted.
     """
-    model, classifier = copy.deepcopy(model).eval(), copy.deepcopy(classifier).eval()
-    weights = [*model.requires_grad_(True).parameters(), *classifier.parameters()]
-    for weight in weights:
-        weight.requires_grad_(True)
-    return _loop(model, classifier, spec, start, latents, target, lr, weights)
+    device = latents.device
+    model = copy.deepcopy(model).to(device).eval().requires_grad_(True)
+    classifier = copy.deepcopy(classifier).to(device).eval().requires_grad_(True)
+    weights = [*model.parameters(), *classifier.parameters()]
+
+    def loss(embedding: Tensor) -> Tensor:
+        images = model(embedding.expand(len(latents), -1), latents)
+        logits = classifier(to_classifier_input(images, spec))
+        return -F.log_softmax(logits, dim=1)[:, target].mean()
+
+    return _loop(loss, start, lr, weights)
 
 
 def frozen_compiled_loop(
@@ -51,36 +58,34 @@ def frozen_compiled_loop(
     latents: Tensor,
     target: int,
     lr: float = 0.1,
+    dtype: torch.dtype = torch.float32,
 ) -> Step:
-    """The strong opponent: weights frozen, spectral norm folded, both networks compiled."""
-    model, classifier = copy.deepcopy(model).eval(), copy.deepcopy(classifier).eval()
-    model.requires_grad_(False)
-    classifier.requires_grad_(False)
-    for module in model.modules():
-        if isinstance(module, SpectralNorm):
-            folded = module.normalized_weight().contiguous()
-            module.normalized_weight = lambda folded=folded: folded  # type: ignore[method-assign, misc]
-    return _loop(
-        torch.compile(model, dynamic=False),
-        torch.compile(classifier, dynamic=False),
-        spec,
-        start,
-        latents,
-        target,
-        lr,
-        [],
-    )
+    """The strong opponent: weights frozen, spectral norm folded, embedding to loss compiled.
+
+    In 16 bits the weights are cast once, which spares the casts that autocast would put into every
+    step, and on CUDA the maps are channels_last, as its matrix units want them. The embedding,
+    Adam and the loss stay in fp32. In fp16 the loss is scaled, which Adam does not see.
+    """
+    device = latents.device
+    model = copy.deepcopy(model).to(device).eval().requires_grad_(False)
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    fold_spectral_norms(model, dtype, layout)
+    model = model.to(dtype)
+    classifier = copy.deepcopy(classifier).eval().requires_grad_(False)
+    classifier = classifier.to(device, dtype).to(memory_format=layout)  # type: ignore[call-overload]
+    latents = latents.to(dtype)
+    scale = 1024.0 if dtype == torch.float16 else 1.0
+
+    def loss(embedding: Tensor) -> Tensor:
+        images = model(embedding.to(dtype).expand(len(latents), -1), latents)
+        logits = classifier(to_classifier_input(images, spec))
+        return -scale * F.log_softmax(logits.float(), dim=1)[:, target].mean()
+
+    return _loop(torch.compile(loss, dynamic=False), start, lr, [])
 
 
 def _loop(
-    model: Callable[[Tensor, Tensor], Tensor],
-    classifier: Callable[[Tensor], Tensor],
-    spec: ClassifierSpec,
-    start: Tensor,
-    latents: Tensor,
-    target: int,
-    lr: float,
-    weights: list[nn.Parameter],
+    loss: Callable[[Tensor], Tensor], start: Tensor, lr: float, weights: list[nn.Parameter]
 ) -> Step:
     embedding = start.clone().requires_grad_()
     adam = torch.optim.Adam([embedding], lr=lr)
@@ -89,10 +94,7 @@ def _loop(
         adam.zero_grad()
         for weight in weights:
             weight.grad = None
-        images = model(embedding.expand(len(latents), -1), latents)
-        logits = classifier(to_classifier_input(images, spec))
-        loss = -F.log_softmax(logits, dim=1)[:, target].mean()
-        loss.backward()
+        loss(embedding).backward()
         adam.step()
         return embedding.detach()
 

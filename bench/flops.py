@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ def plain_pass(
     with META:
         model = row.reference(row.config).to(dtype).eval().requires_grad_(not frozen)
         if frozen:
-            fold_spectral_norms(model)
+            fold_spectral_norms(model, dtype)
         embedding = torch.zeros(1, row.config.embedding_dim, dtype=dtype, requires_grad=True)
         latents = torch.zeros(images, row.config.latent_dim, dtype=dtype)
     weights = [*model.parameters(), *model.buffers()]
@@ -142,8 +143,7 @@ def gflop_table(generators: list[Row]) -> list[list[str]]:
     for row in generators:
         written, reduced = total(row.as_written(row.config)), total(row.reduced(row.config))
         kept = [
-            kept_per_image(lambda images, make=make, row=row: make(row, images=images))
-            for make in (plain_pass, frozen_pass)
+            kept_per_image(partial(make, row, torch.bfloat16)) for make in (plain_pass, frozen_pass)
         ]
         table.append(
             [

@@ -66,9 +66,16 @@ def random_alexnet() -> nn.Module:
     return network.eval()
 
 
-def fold_spectral_norms(model: nn.Module) -> None:
+def fold_spectral_norms(
+    model: nn.Module,
+    dtype: torch.dtype = torch.float32,
+    layout: torch.memory_format = torch.contiguous_format,
+) -> None:
     """Let every layer of ``model`` return its normalised weight as it is now, worked out once."""
     for module in model.modules():
         if isinstance(module, SpectralNorm):
-            folded = module.normalized_weight().detach().contiguous()
+            weight = module.normalized_weight().detach().to(dtype)
+            folded = weight.contiguous(
+                memory_format=layout if weight.dim() == 4 else torch.contiguous_format
+            )
             module.normalized_weight = lambda folded=folded: folded  # type: ignore[method-assign, misc]

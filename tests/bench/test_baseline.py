@@ -7,8 +7,9 @@ import torch
 
 from amfast.classifiers import load_classifier
 from amfast.generators.reference import BigGANConfig
-from bench import quick
 from bench.baseline import frozen_compiled_loop, plain_loop
+from bench.contest import Problem, check, contest, in_turns
+from bench.models import random_biggan
 
 CONFIG = BigGANConfig((16, 8, 8), attention_block=0, num_classes=5, embedding_dim=6, chunk_dim=3)
 
@@ -19,10 +20,10 @@ def not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_contestants_start_from_a_checked_comparison() -> None:
-    model = quick.random_biggan(CONFIG)
-    runs = quick.contest(model, embeddings=2, latents=3, steps=2, compiled=True)
+    problem = Problem(random_biggan(CONFIG), "embedded", trials=2, latents=3, steps=2)
+    runs = contest(problem, compiled=True)
     assert list(runs) == ["engine", "plain", "compiled"]
-    seconds = quick.in_turns(runs, rounds=2)
+    seconds = in_turns(runs, rounds=2)
     assert all(taken > 0 for taken in seconds.values())
 
 
@@ -31,7 +32,7 @@ def test_the_two_loops_agree_step_by_step() -> None:
     torch.manual_seed(0)
     start, latents = 0.1 * torch.randn(6), torch.randn(4, CONFIG.chunk_dim * 3)
     problem = {"start": start, "latents": latents, "target": 1}
-    model = quick.random_biggan(CONFIG)
+    model = random_biggan(CONFIG)
     plain = plain_loop(model, judge.module, judge.spec, **problem)  # type: ignore[arg-type]
     frozen = frozen_compiled_loop(model, judge.module, judge.spec, **problem)  # type: ignore[arg-type]
     for _ in range(3):
@@ -41,6 +42,6 @@ def test_the_two_loops_agree_step_by_step() -> None:
 
 def test_a_difference_is_noticed() -> None:
     moved, start = torch.ones(4), torch.zeros(4)
-    quick.check(moved, lambda: torch.full((4,), 1.001), start, 1)
+    check(moved, lambda: torch.full((4,), 1.001), start, 0.02)
     with pytest.raises(AssertionError, match="part ways"):
-        quick.check(moved, lambda: torch.full((4,), 1.1), start, 1)
+        check(moved, lambda: torch.full((4,), 1.1), start, 0.02)
