@@ -10,18 +10,16 @@ from typing import Any
 import pytest
 
 from amfast.ops import cond_norm_relu, cond_norm_relu_ref
-from bench.contestants import CONTESTANTS, SHAPES, agree, contestant, draw, forward_and_backward
+from bench.contestants import CONTESTANTS, PLACES, SHAPES, draw, time_op
 
 
 @pytest.mark.parametrize("name", CONTESTANTS)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_forward_and_backward(shape: str, name: str, benchmark: Any) -> None:
-    (n, c, size), d = SHAPES[shape], draw()
+@pytest.mark.parametrize("place", PLACES, ids="-".join)
+def test_forward_and_backward(place: tuple[str, str], name: str, benchmark: Any) -> None:
+    device, shape = place
+    (n, c, size), d = SHAPES[device][shape], draw(device)
     x = d.map(n, c, size, size)
     inputs = [x, d.factor(n, c), d.factor(n, c)]
-    function = contestant(name, "cond_norm_relu", cond_norm_relu, cond_norm_relu_ref)
-    agree(function, cond_norm_relu_ref, inputs)
-    benchmark(forward_and_backward(function, inputs))
-    if benchmark.stats is not None:  # None under --benchmark-disable
-        moved = 5 * x.numel() * 4  # x and y forward, x, dy and dx backward
-        benchmark.extra_info["GB/s"] = round(moved / benchmark.stats.stats.median / 1e9, 2)
+    functions = (cond_norm_relu, cond_norm_relu_ref)
+    # x and y forward, x, dy and dx backward
+    time_op(benchmark, "cond_norm_relu", name, place, functions, inputs, 5 * x.numel())

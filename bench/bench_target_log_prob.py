@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from amfast.ops import target_log_prob, target_log_prob_ref
-from bench.contestants import CONTESTANTS, contestant
+from bench.contestants import CONTESTANTS, DEVICES, contestant
 from tests.tolerances import TOLERANCES
 
 ROWS = 64 * 20
@@ -21,12 +21,15 @@ ROWS = 64 * 20
 @pytest.mark.parametrize("name", CONTESTANTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("classes", [12, 365, 1000])
-def test_forward_and_backward(classes: int, dtype: torch.dtype, name: str, validated: Any) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_forward_and_backward(
+    device: str, classes: int, dtype: torch.dtype, name: str, validated: Any
+) -> None:
     torch.manual_seed(0)
-    logits = (3 * torch.randn(ROWS, classes)).to(dtype).requires_grad_()
-    target = torch.randint(classes, (ROWS,))
-    dlog_probs = torch.randn(ROWS)
-    function = contestant(name, "target_log_prob", target_log_prob, target_log_prob_ref)
+    logits = (3 * torch.randn(ROWS, classes)).to(device, dtype).requires_grad_()
+    target = torch.randint(classes, (ROWS,)).to(device)
+    dlog_probs = torch.randn(ROWS).to(device)
+    function = contestant(name, "target_log_prob", target_log_prob, target_log_prob_ref, device)
 
     def run() -> tuple[Tensor, Tensor]:
         log_probs = function(logits, target)
@@ -39,6 +42,8 @@ def test_forward_and_backward(classes: int, dtype: torch.dtype, name: str, valid
     rtol, atol = TOLERANCES[dtype]
     validated(
         run,
+        group=f"target_log_prob {classes} {str(dtype).removeprefix('torch.')} {device}",
+        contestant=name,
         wanted=(wanted, dwanted),
         rtol=rtol,
         atol=atol,

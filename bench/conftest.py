@@ -9,15 +9,25 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench import machine
+
 Timed = Callable[..., None]
+
+
+def pytest_benchmark_update_machine_info(
+    config: pytest.Config, machine_info: dict[str, Any]
+) -> None:
+    """Say in every report which device its figures are of."""
+    machine_info.update(machine.facts())
 
 
 @pytest.fixture
 def validated(benchmark: Any) -> Timed:
-    """``validated(run, wanted, rtol, atol, bytes_moved)``: time ``run`` only if its results agree.
+    """``validated(run, wanted=..., ...)``: time ``run`` only if its results agree.
 
     ``run()`` returns tensors, compared one by one with those in ``wanted``. ``bytes_moved`` is what
     the op has to read and write at least; GB/s goes into the report's extra information.
+    ``group`` and ``contestant`` say who competes with whom.
     """
 
     def measure(
@@ -26,13 +36,22 @@ def validated(benchmark: Any) -> Timed:
         wanted: Sequence[Tensor],
         rtol: float,
         atol: float,
-        bytes_moved: int,
+        bytes_moved: float,
+        group: str,
+        contestant: str,
     ) -> None:
-        for actual, expected in zip(run(), wanted, strict=True):
+        results = run()
+        for actual, expected in zip(results, wanted, strict=True):
             torch.testing.assert_close(actual.double(), expected.double(), rtol=rtol, atol=atol)
-        benchmark(run)
+
+        def timed() -> None:
+            run()
+            machine.synchronize(results[0].device)
+
+        benchmark(timed)
+        benchmark.group = group
+        benchmark.extra_info["contestant"] = contestant
         if benchmark.stats is not None:  # None under --benchmark-disable
-            seconds = benchmark.stats.stats.median
-            benchmark.extra_info["GB/s"] = round(bytes_moved / seconds / 1e9, 2)
+            benchmark.extra_info["GB/s"] = bytes_moved / benchmark.stats.stats.min / 1e9
 
     return measure

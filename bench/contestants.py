@@ -11,33 +11,84 @@ import torch
 from torch import Tensor
 
 from amfast.ops import implementations
+from bench.machine import synchronize
 from tests.ops.maps import Draw, Function, run
+from tests.tolerances import TOLERANCES
 
 CONTESTANTS = ["kernel", "reference", "compiled-reference"]
 
 
-def contestant(name: str, op: str, function: Callable[..., Any], ref: Callable[..., Any]) -> Any:
+#: Where ops are timed.
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def contestant(
+    name: str, op: str, function: Callable[..., Any], ref: Callable[..., Any], device: str
+) -> Any:
     """One of ``CONTESTANTS``; the test is skipped where it cannot run on this machine."""
     if name == "kernel":
-        served = {i.op: i.implementation for i in implementations() if i.device == "cpu"}
-        if served[op] != "compiled":
-            pytest.skip("the compiled kernels are not built")
+        served = {i.op: i.implementation for i in implementations() if i.device == device}
+        if served[op] == "reference":
+            pytest.skip(f"no kernel of {op} serves on {device}")
         return function
     if name == "reference":
         return ref
-    if shutil.which("g++") is None:
+    if device == "cpu" and shutil.which("g++") is None:
         pytest.skip("torch.compile needs g++")
     return torch.compile(ref, dynamic=False)
 
 
-#: Images, channels and size of the maps behind the embedded generator's norms, and of one in
-#: BigGAN-128's last block.
+#: Images, channels and size of the maps behind the embedded generator's norms and, on the CPU with
+#: few images, of those in BigGAN-128's and BigGAN-256's last blocks.
 SHAPES = {
-    "embedded-64": (20, 16, 64),
-    "embedded-32": (20, 16, 32),
-    "embedded-8": (20, 80, 8),
-    "biggan-128-128": (4, 96, 128),
+    "cpu": {
+        "embedded-64": (20, 16, 64),
+        "embedded-32": (20, 16, 32),
+        "embedded-8": (20, 80, 8),
+        "biggan-128-128": (4, 96, 128),
+    },
+    "cuda": {
+        "biggan-128-128": (20, 96, 128),
+        "biggan-256-128": (20, 192, 128),
+        "biggan-256-256": (20, 96, 256),
+    },
 }
+#: Every device with every of its shapes.
+PLACES = [(device, shape) for device in DEVICES for shape in SHAPES[device]]
+#: What the engine uses there.
+DTYPES = {"cpu": torch.float32, "cuda": torch.bfloat16}
+
+
+def time_op(
+    benchmark: Any,
+    op: str,
+    name: str,
+    place: tuple[str, str],
+    functions: tuple[Function, Function],
+    inputs: Sequence[Tensor],
+    moved: float,
+) -> None:
+    """Compare an op's contestant with the reference, then time it, forward and backward.
+
+    ``place`` is one of ``PLACES``, ``functions`` the op and its reference; ``inputs``, on the CPU,
+    go to the place's device. ``moved`` are the elements that have to be read and written at least.
+    """
+    device, shape = place
+    function = contestant(name, op, *functions, device)
+    there = [x.to(device) for x in inputs]
+    agree(function, functions[1], there)
+    run = forward_and_backward(function, there)
+
+    def timed() -> None:
+        run()
+        synchronize(torch.device(device))
+
+    benchmark(timed)
+    benchmark.group = f"{op} {shape} {device}"
+    benchmark.extra_info["contestant"] = name
+    if benchmark.stats is not None:  # None under --benchmark-disable
+        seconds = benchmark.stats.stats.min
+        benchmark.extra_info["GB/s"] = moved * inputs[0].element_size() / seconds / 1e9
 
 
 def forward_and_backward(
@@ -58,11 +109,19 @@ def _tuple(results: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return results if isinstance(results, tuple) else (results,)
 
 
-def draw(seed: int = 0) -> Draw:
-    return Draw(torch.float32, seed)
+def draw(device: str = "cpu", seed: int = 0) -> Draw:
+    return Draw(DTYPES[device], seed)
 
 
 def agree(function: Function, ref: Function, inputs: Sequence[Tensor]) -> None:
-    """Raise unless results and gradients are the reference's, but for the order of sums."""
+    """Raise unless results and gradients are the reference's, but for the order of sums.
+
+    In 16 bits as a whole: where a relu's input rounds to either side of zero, one of millions of
+    gradients is there or is not.
+    """
     for a, b in zip(run(function, inputs), run(ref, inputs), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().max()))
+        if inputs[0].dtype == torch.float32:
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().max()))
+        else:
+            error = float((a.double() - b.double()).norm() / b.double().norm())
+            assert error < TOLERANCES[inputs[0].dtype].rtol, f"differs by {error:.4f} of its norm"
