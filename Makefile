@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 PACKAGE_SOURCES := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 CPP_SOURCES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test bench bench-quick gpu lint types format clean
+.PHONY: demo test bench bench-save bench-quick gpu lint types format clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/package
@@ -21,16 +21,22 @@ test: $(STAMPS)/test
 	$(BIN)/python -m pytest --cov --cov-fail-under=90
 
 bench: $(STAMPS)/test
-	$(BIN)/python -m pytest bench -o python_files='bench_*.py' --benchmark-columns=median,iqr,rounds
+	mkdir -p build
+	$(BIN)/python -m pytest bench -o python_files='bench_*.py' --benchmark-columns=min,median,iqr,rounds \
+	  --benchmark-json=build/bench.json
+	$(BIN)/python -m bench.report build/bench.json
+
+# Keep what 'make bench' measured last: later runs on this device are compared with it.
+bench-save: $(STAMPS)/test
+	$(BIN)/python -m bench.report build/bench.json --save
 
 # The ratios of bench/results/quick.json, in minutes and without a GPU.
 bench-quick: $(STAMPS)/test
 	$(BIN)/python -m bench.quick
 
-# On a machine with a GPU, with the torch that is installed there.
+# On a machine with a GPU, with the Python and torch that are installed there; nothing is fetched.
 gpu:
-	AMFAST_REQUIRE_EXT=1 $(PYTHON) setup.py -q build_ext --inplace
-	$(PYTHON) -m pytest -m gpu
+	$(PYTHON) -m bench.gpu
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .

@@ -30,6 +30,7 @@ from bench.products import (
     shapenet,
     total,
 )
+from bench.tables import markdown
 
 META = torch.device("meta")
 STEPS = 200
@@ -168,11 +169,6 @@ def floor_table(generators: list[Row], peaks: dict[str, float]) -> list[list[str
         seconds = [floor(*of, peak) for peak in peaks.values()]
         table.append([f"{row.name} with {row.classifier[0]}", *(f"{s:.3g}" for s in seconds)])
     return table
-
-
-def markdown(table: list[list[str]]) -> str:
-    head, *body = ["| " + " | ".join(cells) + " |" for cells in table]
-    return "\n".join([head, "|" + " --- |" * len(table[0]), *body])
 
 
 def peak_here() -> dict[str, float]:

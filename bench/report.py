@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import slug
+from bench.tables import aligned
 
 RESULTS = Path(__file__).parent / "results"
 OURS = ("engine", "kernel")
@@ -75,14 +76,6 @@ def table(now: Results, before: Results | None) -> list[list[str]]:
                 ]
             )
     return rows
-
-
-def aligned(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (zip(row, widths, strict=True) for row in rows)
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in line).rstrip() for line in lines
-    )
 
 
 def main(arguments: list[str] | None = None, folder: Path = RESULTS) -> None:
