@@ -97,8 +97,8 @@ def test_trial(name: str, contestant: str, benchmark: Any) -> None:
         synchronize(device)
 
     memory = PeakMemory(device)
-    benchmark.pedantic(timed, rounds=5, warmup_rounds=1)
     benchmark.group = f"trial {name}"
+    benchmark.pedantic(timed, rounds=5, warmup_rounds=1)
     benchmark.extra_info |= {
         "contestant": contestant,
         "units": steps * trials,

@@ -48,8 +48,8 @@ def validated(benchmark: Any) -> Timed:
             run()
             machine.synchronize(results[0].device)
 
-        benchmark(timed)
         benchmark.group = group
+        benchmark(timed)
         benchmark.extra_info["contestant"] = contestant
         if benchmark.stats is not None:  # None under --benchmark-disable
             benchmark.extra_info["GB/s"] = bytes_moved / benchmark.stats.stats.min / 1e9

@@ -83,8 +83,8 @@ def time_op(
         run()
         synchronize(torch.device(device))
 
-    benchmark(timed)
     benchmark.group = f"{op} {shape} {device}"
+    benchmark(timed)
     benchmark.extra_info["contestant"] = name
     if benchmark.stats is not None:  # None under --benchmark-disable
         seconds = benchmark.stats.stats.min

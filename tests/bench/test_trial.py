@@ -25,6 +25,7 @@ class Benchmark:
         self.stats = SimpleNamespace(stats=SimpleNamespace(min=0.4))
 
     def pedantic(self, function: Callable[[], object], **_: int) -> None:
+        assert self.group, "a group that is set later is not reported"
         function()
 
 
