@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from amfast.classifiers import Classifier, ClassifierSpec, load_classifier, wrap_module
+from amfast.classifiers.compiled import compiled_for
 from amfast.generators import BigGANGenerator
 from amfast.generators.reference import BigGAN
-from amfast.optimize.engine import Settings, optimize_batch
+from amfast.optimize.engine import Settings, optimize_trials
 from amfast.optimize.memory import images_per_pass, saved_bytes_per_image
 from amfast.optimize.objective import TargetLogProb
-from amfast.optimize.state import BatchState
+from amfast.optimize.precision import initial_loss_scale
 from amfast.optimize.trials import Trial, draw_latents
 from bench.baseline import Step, frozen_compiled_loop, plain_loop
 from bench.models import embedded_shapenet, random_alexnet
@@ -83,13 +84,25 @@ def engine(problem: Problem, steps: int) -> Callable[[], list[Tensor]]:
 
     All that the benchmarks know of the engine's interface is here and in ``kept_bytes``.
     """
-    images = images_per_pass(problem.generator, problem.latents)
-    settings = Settings(0.1, steps, problem.latents, steps, images)
-    objective = TargetLogProb(problem.judge)
+    generator, judge, objective = problem.generator, problem.judge, TargetLogProb(problem.judge)
+    images = images_per_pass(generator, objective, problem.latents)
+    if problem.device.type == "cuda":
+        images = min(images, problem.trials * problem.latents)
+        fast = compiled_for(judge, images, problem.device, required=True, on_note=print)
+        objective = TargetLogProb(fast)
+    settings = Settings(
+        learning_rate=0.1,
+        latents=problem.latents,
+        steps_per_latents=steps,
+        images_per_pass=images,
+        steps=steps,
+        loss_scale=initial_loss_scale(generator, judge),
+    )
 
     def run() -> list[Tensor]:
-        state = BatchState.begin(problem.plan, problem.start, steps)
-        done = optimize_batch(problem.generator, objective, state, settings)
+        done = optimize_trials(
+            generator, objective, problem.plan, lambda _: problem.start, settings, on_note=print
+        )
         return [result.embedding for result in done]
 
     return run
@@ -104,7 +117,7 @@ def opponent(problem: Problem, name: str) -> Step:
     """``"plain"`` or ``"compiled"``: a call is one step of the problem's first trial."""
     spec: ClassifierSpec = problem.judge.spec
     dim = problem.generator.spec.latent_dim
-    latents = draw_latents(problem.plan[:1], 0, problem.latents, dim, problem.device)[0]
+    latents = draw_latents(problem.plan[:1], [0], problem.latents, dim, problem.device)[0]
     start, target = problem.start[0], problem.plan[0].class_id
     if name == "plain":
         return plain_loop(

@@ -53,8 +53,8 @@ class FrozenGenerator:
     """A frozen network that meets the ``Generator`` protocol.
 
     ``class_embeddings`` is the table ``[num_classes, E]`` of ``model``, whose weights give the
-    fingerprint. ``truncation`` scales the latents; they are given unscaled. Images come out in fp32
-    whatever the network's dtype.
+    fingerprint. ``truncation`` scales the latents; they are given unscaled. ``dtype`` is what the
+    layers compute in; images come out in fp32 whatever it is.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class FrozenGenerator:
             labels=tuple(labels),
         )
         self.class_embeddings = table.to(network.device).contiguous()
-        self.truncation = truncation
+        self.truncation, self.dtype = truncation, network.dtype
         self._network = network
 
     def prepare_latents(self, latents: Tensor) -> PreparedLatents:

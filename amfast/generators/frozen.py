@@ -133,7 +133,7 @@ class FrozenNetwork(nn.Module):
         self.attentions = nn.ModuleDict({str(i): module for i, module in attentions.items()})
         self.output_conv = output_conv
         self.to(dtype)
-        self._dtype, self._norm_sizes = dtype, [len(norm.constant) for norm in norms]
+        self.dtype, self._norm_sizes = dtype, [len(norm.constant) for norm in norms]
 
         norm = Affine(*(torch.cat(parts) for parts in zip(*norms, strict=True)))
         wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -187,7 +187,7 @@ class FrozenNetwork(nn.Module):
         if self.seed_on_embedding.numel():
             of_embedding = (embeddings.double() @ self.seed_on_embedding).to(of_latents)
             of_latents = of_embedding[:, None] + of_latents
-        pixels: Tensor = of_latents.to(self._dtype).flatten(0, 1).unflatten(1, (4, 4, -1))
+        pixels: Tensor = of_latents.to(self.dtype).flatten(0, 1).unflatten(1, (4, 4, -1))
         return pixels.permute(0, 3, 1, 2)
 
     def _norms(self, embeddings: Tensor, of_latents: Tensor) -> Norms:
