@@ -93,5 +93,8 @@ def _validated(model: type[_Config], values: dict[str, Any]) -> _Config:
         problems = []
         for problem in error.errors():
             name = ".".join(str(part) for part in problem["loc"]).replace("_", "-")
-            problems.append(f"{name}: {problem['msg'].lower()} (given: {problem['input']!r})")
+            if problem["type"] == "value_error":  # one of our own sentences
+                problems.append(f"{name}: {problem['ctx']['error']}")
+            else:
+                problems.append(f"{name}: {problem['msg'].lower()} (given: {problem['input']!r})")
         raise UsageError("; ".join(problems)) from None

@@ -133,7 +133,8 @@ class FrozenNetwork(nn.Module):
         self.attentions = nn.ModuleDict({str(i): module for i, module in attentions.items()})
         self.output_conv = output_conv
         self.to(dtype)
-        self.dtype, self._norm_sizes = dtype, [len(norm.constant) for norm in norms]
+        self.dtype = dtype
+        self._widths = [len(norm.constant) // 2 for norm in norms for _ in ("scale", "shift")]
 
         norm = Affine(*(torch.cat(parts) for parts in zip(*norms, strict=True)))
         wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -194,9 +195,8 @@ class FrozenNetwork(nn.Module):
         """Scale and shift ``[T*Z, C]`` of every norm in the order of use, the output's last."""
         of_embedding = (embeddings.double() @ self.norm_on_embedding).to(of_latents)  # [T, A]
         affine = (of_embedding[:, None] + of_latents).flatten(0, 1)
-        for part in affine.split(self._norm_sizes, dim=1):
-            scale, shift = part.chunk(2, dim=1)
-            yield scale, shift
+        parts = affine.split(self._widths, dim=1)
+        yield from zip(parts[::2], parts[1::2], strict=True)
         images = len(affine)
         yield self.output_scale.expand(images, -1), self.output_shift.expand(images, -1)
 

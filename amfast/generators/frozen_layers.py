@@ -6,6 +6,7 @@ when the layer is built; no activation is needed for it. Plain ``conv2d`` would 
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any, Protocol, cast
 
 import torch
@@ -145,14 +146,18 @@ class FrozenAttention(nn.Module):
         gamma: Tensor,
     ) -> None:
         super().__init__()
-        self.theta, self.phi, self.g = FrozenConv.of(theta), FrozenConv.of(phi), FrozenConv.of(g)
+        weights = [conv.normalized_weight().detach() for conv in (theta, phi, g)]
+        self.theta_phi_g = FrozenConv(torch.cat(weights), None, padding=0)
         self.o = FrozenConv.of(o, gamma.detach())
+        self._widths = [len(weight) for weight in weights]
 
     def forward(self, x: Tensor) -> Tensor:
         n, _, height, width = x.shape
-        query = self.theta(x).flatten(2).transpose(1, 2)  # [N, HW, C/8]
-        key = F.max_pool2d(self.phi(x), 2).flatten(2).transpose(1, 2)  # [N, HW/4, C/8]
-        value = F.max_pool2d(self.g(x), 2).flatten(2).transpose(1, 2)  # [N, HW/4, C/2]
+        of_query, *of_pairs = self._widths
+        theta, phi_g = self.theta_phi_g(x).split([of_query, sum(of_pairs)], dim=1)
+        query = theta.flatten(2).transpose(1, 2)  # [N, HW, C/8]
+        pairs = F.max_pool2d(phi_g, 2).flatten(2).transpose(1, 2)
+        key, value = pairs.split(of_pairs, dim=2)  # [N, HW/4, C/8], [N, HW/4, C/2]
         mixed = _attend(query, key, value)
         return x + cast(Tensor, self.o(mixed.transpose(1, 2).reshape(n, -1, height, width)))
 
@@ -175,27 +180,30 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         ctx.save_for_backward(query, key, value)
-        parts = [_weights(part, key) @ value for part in query.split(_QUERIES, dim=1)]
-        return torch.cat(parts, dim=1)
+        return _joined([_weights(q, key) @ value for q in query.split(_QUERIES, dim=1)])
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value = ctx.saved_tensors
-        dquery, dkey, dvalue = [], torch.zeros_like(key), torch.zeros_like(value)
+        dqueries, dkeys, dvalues = [], [], []
         for q, d in zip(query.split(_QUERIES, dim=1), dy.split(_QUERIES, dim=1), strict=True):
             weights = _weights(q, key)  # [N, q, K]
-            dvalue += weights.transpose(1, 2) @ d
+            dvalues.append(weights.transpose(1, 2) @ d)
             dscores = torch.ops.aten._softmax_backward_data(
                 d @ value.transpose(1, 2), weights, -1, weights.dtype
             )
-            dquery.append(dscores @ key)
-            dkey += dscores.transpose(1, 2) @ q
-        return torch.cat(dquery, dim=1), dkey, dvalue
+            dqueries.append(dscores @ key)
+            dkeys.append(dscores.transpose(1, 2) @ q)
+        return _joined(dqueries), reduce(torch.add, dkeys), reduce(torch.add, dvalues)
 
 
 #: Queries whose weights are held at once: 16 MB of them in fp32 at BigGAN-256's 4096 keys.
 _QUERIES = 1024
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _weights(query: Tensor, key: Tensor) -> Tensor:

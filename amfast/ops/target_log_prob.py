@@ -94,9 +94,10 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor
     lse = output[1]
     ctx.save_for_backward(logits, target, lse)
     ctx.mark_non_differentiable(lse)
+    ctx.set_materialize_grads(False)  # lse's gradient would be zeros that nobody reads
 
 
-def _backward(ctx: Any, dlog_probs: Tensor, dlse: Tensor) -> tuple[Tensor, None]:
+def _backward(ctx: Any, dlog_probs: Tensor, dlse: None) -> tuple[Tensor, None]:
     logits, target, lse = ctx.saved_tensors
     return torch.ops.amfast.target_log_prob_backward(dlog_probs, logits, target, lse), None
 

@@ -54,6 +54,6 @@ def parse_stop(text: str) -> StopRule:
         if 0 < prob <= 1:
             return reached(prob)
     raise UsageError(
-        f"stop: {text!r} is no stopping rule: use none, plateau, or prob=P with P in (0, 1], "
+        f"{text!r} is no stopping rule: use none, plateau, or prob=P with P in (0, 1], "
         "such as prob=0.95"
     )

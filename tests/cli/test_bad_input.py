@@ -376,7 +376,7 @@ def test_trial_that_is_not_finite(tmp_path, other_weights, invoke):
     run_dir = tmp_path / report["run_dir"]
     summary = strict_json((run_dir / "summary.json").read_text())
     disk, square, triangle = summary["classes"]
-    assert square["trials"] == [{"trial": 0, "failed_at": 0, "score": None}]
+    assert square["trials"] == [{"trial": 0, "failed_at": 0, "stopped_at": None, "score": None}]
     assert square["best"] is None and square["original"] is None
     for sound in (disk, triangle):
         assert sound["best"] == 0 and sound["trials"][0]["score"]["images"] > 0
