@@ -97,7 +97,9 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor
     ctx.set_materialize_grads(False)  # lse's gradient would be zeros that nobody reads
 
 
-def _backward(ctx: Any, dlog_probs: Tensor, dlse: None) -> tuple[Tensor, None]:
+def _backward(ctx: Any, dlog_probs: Tensor | None, dlse: None) -> tuple[Tensor | None, None]:
+    if dlog_probs is None:
+        return None, None
     logits, target, lse = ctx.saved_tensors
     return torch.ops.amfast.target_log_prob_backward(dlog_probs, logits, target, lse), None
 
