@@ -54,20 +54,22 @@ def images_and_gradient(network, *args: object, weight: torch.Tensor):  # type: 
     return images.detach(), gradient
 
 
-def check_equal(plain: Plain, trials: int, latents: int) -> None:
+def check_equal(plain: Plain, trials: int, latents: int, device: torch.device = CPU) -> None:
+    """On ``device`` against the plain model there, so that both sum in one library's order."""
     config, double = plain.config, torch.float64
-    embeddings = 0.3 * torch.randn(trials, config.embedding_dim, dtype=double)
+    embeddings = 0.3 * torch.randn(trials, config.embedding_dim, dtype=double, device=device)
     embeddings.requires_grad_()
-    z = torch.randn(trials, latents, config.latent_dim, dtype=double)
+    z = torch.randn(trials, latents, config.latent_dim, dtype=double, device=device)
     size = (trials * latents, 3, config.resolution, config.resolution)
-    weight = torch.randn(size, dtype=double)
+    weight = torch.randn(size, dtype=double, device=device)
 
     # One network at a time: both of a full-width pair take 6 GB.
-    frozen = freeze(plain, double)
+    frozen = freeze(plain, double, device)
     images, gradient = images_and_gradient(frozen, embeddings, z, weight=weight)
     del frozen
     rows = embeddings.repeat_interleave(latents, dim=0)
-    expected, of_rows = images_and_gradient(plain.double(), rows, z.flatten(0, 1), weight=weight)
+    plain = plain.to(device, double)
+    expected, of_rows = images_and_gradient(plain, rows, z.flatten(0, 1), weight=weight)
     assert relative(images, expected) < 1e-12
     assert relative(gradient, of_rows.unflatten(0, (trials, latents)).sum(1)) < 1e-10
     assert images.std() > 0.1  # images that show something, neither grey nor saturated
@@ -76,6 +78,11 @@ def check_equal(plain: Plain, trials: int, latents: int) -> None:
 
 def test_forward_and_gradient_equal_the_reference(plain: Plain) -> None:
     check_equal(plain, trials=2, latents=2)
+
+
+@pytest.mark.gpu
+def test_forward_and_gradient_equal_the_reference_on_cuda(plain: Plain) -> None:
+    check_equal(plain, trials=2, latents=2, device=torch.device("cuda"))
 
 
 BIGGAN_128 = BigGANConfig((1536, 1536, 768, 384, 192, 96), attention_block=3, num_classes=1000)
@@ -143,17 +150,19 @@ def test_the_source_is_left_alone(plain: Plain) -> None:
     ],
     ids=["128", "256", "deep-128", "deep-256"],
 )
-def test_bytes_kept_for_the_backward(config: BigGANConfig | BigGANDeepConfig, most: float) -> None:
+@pytest.mark.parametrize("device", ["meta", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_bytes_kept_for_the_backward(
+    config: BigGANConfig | BigGANDeepConfig, most: float, device: str
+) -> None:
     """Of the full-size model in bf16, per image, weights aside; 379 MB eagerly for 256 pixels.
 
     The norms of BigGAN-deep are more; their inputs alone are 24.2 and 94.4 MB.
     """
-    meta = torch.device("meta")
-    with meta:
+    with torch.device(device):
         model = BigGAN(config) if isinstance(config, BigGANConfig) else BigGANDeep(config)
         embedding = torch.zeros(1, config.embedding_dim).requires_grad_()
         latents = torch.zeros(1, 1, config.latent_dim)
-    frozen = freeze(model.eval(), torch.bfloat16, meta)
+    frozen = freeze(model.eval(), torch.bfloat16, torch.device(device))
     prepared = frozen.prepare_latents(latents)
     weights = {buffer.untyped_storage()._cdata for buffer in frozen.buffers()}
     kept: dict[int, int] = {}
