@@ -69,5 +69,5 @@ def load_classifier(
         labels=labels,
         fingerprint=fingerprint(module.state_dict()),
     )
-    module.eval().fold_norms()
+    module.eval().freeze(subpixel_gradients=target.type == "cpu")
     return ModuleClassifier(module, spec, target, resolve_dtype(dtype, target))
