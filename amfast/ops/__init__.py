@@ -11,6 +11,7 @@ from amfast.ops.upsample_add_norm_relu import (
     upsample_add_norm_relu,
     upsample_add_norm_relu_ref,
 )
+from amfast.ops.upsample_add_to_rgb import upsample_add_to_rgb, upsample_add_to_rgb_ref
 
 __all__ = [
     "OpImplementation",
@@ -24,4 +25,6 @@ __all__ = [
     "upsample_add",
     "upsample_add_norm_relu",
     "upsample_add_norm_relu_ref",
+    "upsample_add_to_rgb",
+    "upsample_add_to_rgb_ref",
 ]

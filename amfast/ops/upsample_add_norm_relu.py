@@ -37,7 +37,7 @@ def upsample_add_norm_relu(
         UsageError: wrong rank, size, dtype or device of an argument, or an unknown ``impl``.
     """
     check_impl(impl)
-    _check_maps(h, skip)
+    check_maps(h, skip)
     check_affine(scale, shift, h, channels=h.shape[1])
     if impl == "ref":
         return upsample_add_norm_relu_ref(h, skip, scale, shift)
@@ -62,7 +62,7 @@ def upsample_add_norm_relu_ref(
     return added, cond_norm_relu_ref(added, scale, shift)
 
 
-def _check_maps(h: Tensor, skip: Tensor) -> None:
+def check_maps(h: Tensor, skip: Tensor) -> None:
     check_map("h", h)
     check_map("skip", skip)
     n, channels, height, width = h.shape
@@ -73,7 +73,7 @@ def _check_maps(h: Tensor, skip: Tensor) -> None:
     check_like("skip", skip, "h", h, [n, channels, height // 2, width // 2])
 
 
-def _sum_2x2(dsum: Tensor) -> Tensor:
+def sum_2x2(dsum: Tensor) -> Tensor:
     """The gradient of nearest-neighbour upsampling: sums over 2x2 pixels, rounded once."""
     wide = dsum.to(accumulator(dsum.dtype))
     n, channels, height, width = dsum.shape
@@ -91,7 +91,7 @@ def _backward_ref(
     wide = added.to(scale.dtype)
     through, dscale, dshift = norm_relu_backward_ref(dout.to(scale.dtype), wide, scale, shift)
     dh = through if dsum is None else through + dsum.to(scale.dtype)
-    dskip = _sum_2x2(dh).to(added.dtype)
+    dskip = sum_2x2(dh).to(added.dtype)
     dh = dh.to(added.dtype).contiguous(memory_format=torch.channels_last)
     return dh, dskip.contiguous(memory_format=torch.channels_last), dscale, dshift
 
@@ -131,7 +131,7 @@ def _backward(
         )
         return gradients
     if dsum is not None:
-        return dsum, _sum_2x2(dsum), None, None
+        return dsum, sum_2x2(dsum), None, None
     return None, None, None, None
 
 

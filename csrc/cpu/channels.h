@@ -189,6 +189,11 @@ inline void check_map(const Tensor& map, const char* name) {
     STD_TORCH_CHECK(map.dim() == 4 && map.is_cpu(), name, " must be [N, C, H, W] on the CPU");
 }
 
+inline void check_even(const Tensor& map, const char* name) {
+    check_map(map, name);
+    STD_TORCH_CHECK(map.size(2) % 2 == 0 && map.size(3) % 2 == 0, name, " must have even height and width");
+}
+
 inline void check_same_type(const Tensor& map, const Tensor& like, const char* name) {
     check_map(map, name);
     STD_TORCH_CHECK(map.scalar_type() == like.scalar_type(), name, " must be of the maps' dtype");

@@ -154,11 +154,6 @@ Tensor empty_skip(const Tensor& like, const Size& size) {
     return new_map(like, size.images, size.channels, size.height / 2, size.width / 2);
 }
 
-void check_even(const Tensor& map, const char* name) {
-    check_map(map, name);
-    STD_TORCH_CHECK(map.size(2) % 2 == 0 && map.size(3) % 2 == 0, name, " must have even height and width");
-}
-
 void check_maps(const Tensor& h, const Tensor& skip) {
     check_even(h, "h");
     check_same_type(skip, h, "skip");
