@@ -93,7 +93,7 @@ def _noting(seen: dict[str, Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
 
 @contextmanager
 def _recorded(generator: FrozenBigGAN, seen: dict[str, Tensor]) -> Iterator[None]:
-    """Note the sum after every block, where the next layer takes it in, and the last map."""
+    """Note the sum after every block but the last, where the next one takes it in."""
 
     def note(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -107,8 +107,6 @@ def _recorded(generator: FrozenBigGAN, seen: dict[str, Tensor]) -> Iterator[None
                 name = f"sum after block {i}"
                 hook = block.conv_sc.register_forward_pre_hook(note(name))  # type: ignore[union-attr, operator]
                 stack.callback(hook.remove)
-        hook = generator.output_conv.register_forward_pre_hook(note("last map, normalised"))
-        stack.callback(hook.remove)
         yield
 
 
