@@ -12,10 +12,18 @@ from amfast.embedded.shapenet import ShapeNet
 from amfast.generators import EMBEDDED, read_safetensors
 from amfast.generators.biggan import infer_config, load_reference
 from amfast.generators.reference import BigGAN, BigGANConfig, SpectralNorm
+from amfast.generators.reference_deep import BigGANDeepConfig, StoredSpectralNorm
 
 #: Widths as in Brock et al. (2019), appendix B, ch = 96.
 BIGGAN_128 = BigGANConfig((1536, 1536, 768, 384, 192, 96), attention_block=3, num_classes=1000)
 BIGGAN_256 = BigGANConfig((1536, 1536, 768, 768, 384, 192, 96), attention_block=4, num_classes=1000)
+
+#: As published, ch = 128.
+BIGGAN_DEEP_128 = BigGANDeepConfig((2048, 2048, 1024, 512, 256, 128), 3, num_classes=1000)
+BIGGAN_DEEP_256 = BigGANDeepConfig((2048, 2048, 1024, 1024, 512, 256, 128), 3, num_classes=1000)
+BIGGAN_DEEP_512 = BigGANDeepConfig(
+    (2048, 2048, 1024, 1024, 512, 256, 128, 128), 3, num_classes=1000
+)
 
 
 def embedded_biggan() -> BigGAN:
@@ -73,7 +81,7 @@ def fold_spectral_norms(
 ) -> None:
     """Let every layer of ``model`` return its normalised weight as it is now, worked out once."""
     for module in model.modules():
-        if isinstance(module, SpectralNorm):
+        if isinstance(module, SpectralNorm | StoredSpectralNorm):
             weight = module.normalized_weight().detach().to(dtype)
             folded = weight.contiguous(
                 memory_format=layout if weight.dim() == 4 else torch.contiguous_format

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from amfast.embedded.shapenet import STRIDES, WIDTHS
 from amfast.generators.reference import BigGANConfig
+from amfast.generators.reference_deep import BigGANDeepConfig
 
 #: Latents of a trial, which share one embedding (paper, section 2).
 LATENTS = 20
@@ -118,6 +120,56 @@ def _blocks(config: BigGANConfig) -> list[tuple[int, int, int]]:
     """Fan in, fan out and output side of every block."""
     pairs = zip(config.widths, config.widths[1:], strict=False)
     return [(fan_in, fan_out, 8 << i) for i, (fan_in, fan_out) in enumerate(pairs)]
+
+
+def biggan_deep_as_written(config: BigGANDeepConfig) -> list[Product]:
+    """Every layer as published, spectral norms folded; each image has its own cond vector."""
+    affine = _deep_affine(config)
+    statistics = affine + 2 * config.widths[-1]  # as many, and the output norm's
+    return [
+        Product(config.cond_dim * (affine + 16 * config.widths[0])),
+        # Their rows' weighted sum, once per pass.
+        Product(config.statistics * statistics / LATENTS, gradients=0, weights=False),
+        *_deep_convolutions(config, taps=9, colours=config.widths[-1]),
+    ]
+
+
+def biggan_deep_reduced(config: BigGANDeepConfig) -> list[Product]:
+    """The same images from fewer products: what ``FrozenBigGANDeep`` runs in a step.
+
+    As ``biggan_reduced``; the embedding has a part in the first map too, once per trial, and of the
+    last convolution three channels are worked out.
+    """
+    of_embedding = _deep_affine(config) + 16 * config.widths[0]
+    return [
+        Product(config.embedding_dim * of_embedding / LATENTS),
+        *_deep_convolutions(config, taps=4, colours=3),
+    ]
+
+
+def _deep_affine(config: BigGANDeepConfig) -> int:
+    """Gains and biases of the four norms of every block, of which two make a stage."""
+    return sum(4 * (fan_in + 3 * (fan_in // 4)) for fan_in in config.widths[:-1])
+
+
+def _deep_convolutions(config: BigGANDeepConfig, taps: int, colours: int) -> list[Product]:
+    """The maps' way; ``taps`` per pixel where upsampling meets a 3x3 convolution."""
+    products = []
+    for stage, (fan_in, fan_out) in enumerate(pairwise(config.widths)):
+        small, large, middle = (4 << stage) ** 2, (8 << stage) ** 2, fan_in // 4
+        products += [
+            Product(fan_in * middle * small),  # the block that keeps the side
+            Product(9 * middle**2 * small),
+            Product(9 * middle**2 * small),
+            Product(middle * fan_in * small),
+            Product(fan_in * middle * small),  # the block that doubles it, from conv_1 on
+            Product(taps * middle**2 * large),
+            Product(9 * middle**2 * large),
+            Product(middle * fan_out * large),
+        ]
+        if stage == config.attention_stage:
+            products += _attention(fan_out, large)
+    return [*products, Product(9 * config.widths[-1] * colours * config.resolution**2)]
 
 
 def _attention(width: int, area: int) -> list[Product]:

@@ -12,6 +12,7 @@ from bench import flops
 from bench.flops import Row, counted, frozen_pass, plain_pass
 from bench.models import embedded_shapenet, random_alexnet
 from bench.products import Product, alexnet, shapenet, total
+from tests.generators.conftest import DEEP_UNITS, deep_config
 
 ROWS = {row.name: row for row in flops.rows()}
 
@@ -60,6 +61,12 @@ def test_biggan_256_takes_what_it_should() -> None:
     assert sum(counted(plain_pass(row).forward)) == pytest.approx(337, abs=0.5)
     with_alexnet = sum(counted(plain_pass(row, frozen=False).forward)) + total(alexnet()).needed
     assert with_alexnet == pytest.approx(484, abs=0.5)
+
+
+@pytest.mark.parametrize("name", DEEP_UNITS)
+def test_biggan_deep_is_counted_in_its_published_shape(name: str) -> None:
+    """The generators' tests hold these shapes against the published files' sizes."""
+    assert ROWS[f"BigGAN-deep-{name}"].config == deep_config(128, *DEEP_UNITS[name])
 
 
 def test_kept_bytes_are_those_of_one_more_image() -> None:
