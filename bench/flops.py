@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -85,14 +85,35 @@ class Pass:
     weights: tuple[Tensor, ...]
 
 
+# Building a model takes ten times as long as a pass of it, and on meta tensors it holds no memory.
+@cache
+def _plain(
+    reference: Callable[[Any], nn.Module], config: Any, dtype: torch.dtype, frozen: bool
+) -> nn.Module:
+    with META:
+        model = reference(config).to(dtype).eval().requires_grad_(not frozen)
+        if frozen:
+            fold_spectral_norms(model, dtype)
+    return model
+
+
+@cache
+def _frozen(
+    frozen: Callable[[Any, torch.dtype, torch.device], nn.Module],
+    reference: Callable[[Any], nn.Module],
+    config: Any,
+    dtype: torch.dtype,
+) -> nn.Module:
+    with META:
+        return frozen(reference(config).eval(), dtype, META)
+
+
 def plain_pass(
     row: Row, dtype: torch.dtype = torch.bfloat16, images: int = LATENTS, *, frozen: bool = True
 ) -> Pass:
     """The generator as written: folded and frozen, or else as a loop that froze nothing runs it."""
+    model = _plain(row.reference, row.config, dtype, frozen)
     with META:
-        model = row.reference(row.config).to(dtype).eval().requires_grad_(not frozen)
-        if frozen:
-            fold_spectral_norms(model, dtype)
         embedding = torch.zeros(1, row.config.embedding_dim, dtype=dtype, requires_grad=True)
         latents = torch.zeros(images, row.config.latent_dim, dtype=dtype)
     weights = [*model.parameters(), *model.buffers()]
@@ -101,8 +122,8 @@ def plain_pass(
 
 def frozen_pass(row: Row, dtype: torch.dtype = torch.bfloat16, images: int = LATENTS) -> Pass:
     """The generator as the engine runs it in a step: its latents are prepared."""
+    model = _frozen(row.frozen, row.reference, row.config, dtype)
     with META:
-        model = row.frozen(row.reference(row.config).eval(), dtype, META)
         embedding = torch.zeros(1, row.config.embedding_dim, requires_grad=True)
         latents = torch.zeros(1, images, row.config.latent_dim)
     prepared = model.prepare_latents(latents)  # type: ignore[operator]
