@@ -24,6 +24,8 @@ from amfast.ops import (
     target_log_prob_ref,
     upsample_add_norm_relu,
     upsample_add_norm_relu_ref,
+    upsample_add_to_rgb,
+    upsample_add_to_rgb_ref,
 )
 from bench.contest import Problem, contest, in_turns
 from bench.contestants import agree, draw, forward_and_backward
@@ -59,6 +61,7 @@ def op_ratios(rounds: int = 31) -> dict[str, float]:
     factors = [d.factor(n, c), d.factor(n, c)]
     h, half = d.map(n, c, size, size), d.map(n, c, size // 2, size // 2)
     phases = d.map(n, 4 * c, size // 2 + 1, size // 2 + 1)
+    rgb = (d.factor(1, c)[0], d.factor(1, c)[0], d.map(3, c, 3, 3), torch.randn(3))
     logits, target = torch.randn(n, 1000), torch.randint(1000, (n,))
     cases: dict[str, tuple[Callable[..., object], Callable[..., object], Sequence[Tensor]]] = {
         "op_cond_norm_relu": (cond_norm_relu, cond_norm_relu_ref, [h, *factors]),
@@ -67,6 +70,11 @@ def op_ratios(rounds: int = 31) -> dict[str, float]:
             upsample_add_norm_relu,
             upsample_add_norm_relu_ref,
             [h, half, *factors],
+        ),
+        "op_upsample_add_to_rgb": (
+            lambda h, half: upsample_add_to_rgb(h, half, *rgb),
+            lambda h, half: upsample_add_to_rgb_ref(h, half, *rgb),
+            [h, half],
         ),
         "op_target_log_prob": (
             lambda x: target_log_prob(x, target),
