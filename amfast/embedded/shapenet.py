@@ -68,7 +68,8 @@ class _Halve(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
         n, _, height, width = dy.shape
-        phases = F.conv2d(F.pad(dy, (0, 1, 0, 1)), ctx.conv.backward_weight)
+        weight = ctx.conv.backward_weight.to(dy.dtype)  # autocast ends with the forward
+        phases = F.conv2d(F.pad(dy, (0, 1, 0, 1)), weight)
         by_pixel = phases.permute(0, 2, 3, 1).reshape(n, height, width, 2, 2, -1)
         pixels = by_pixel.transpose(2, 3).reshape(n, 2 * height, 2 * width, -1)  # channels_last
         return pixels.permute(0, 3, 1, 2), None
