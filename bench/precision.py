@@ -24,7 +24,6 @@ from amfast.generators.biggan import infer_config, load_reference
 from amfast.generators.frozen import FrozenBigGAN
 from amfast.generators.frozen_layers import FrozenConv
 from amfast.generators.reference import BigGAN
-from amfast.ops import target_log_prob
 from amfast.optimize import objective as objective_module
 from amfast.optimize.objective import TargetLogProb
 from amfast.optimize.precision import FP16_LOSS_SCALE
@@ -84,9 +83,11 @@ class Problem:
 
 
 def _noting(seen: dict[str, Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    function: Callable[[Tensor, Tensor], Tensor] = objective_module.target_log_prob
+
     def noted(logits: Tensor, targets: Tensor) -> Tensor:
         seen["logits"] = logits
-        return target_log_prob(logits, targets)
+        return function(logits, targets)
 
     return noted
 
