@@ -28,6 +28,7 @@ from amfast.optimize import objective as objective_module
 from amfast.optimize.objective import TargetLogProb
 from amfast.optimize.precision import FP16_LOSS_SCALE
 from amfast.optimize.trials import Trial, draw_latents
+from bench.tables import markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "precision.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -224,11 +225,6 @@ def loss_scales(problem: Problem) -> list[list[str]]:
         off = by_trial(found[usable], exact[usable]) if usable.any() else "-"
         rows.append([f"2^{power}", off, f"{int((~usable).sum())} of {len(usable)}"])
     return rows
-
-
-def markdown(rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
 
 
 def main() -> None:
