@@ -28,37 +28,38 @@ class Update:
     ) -> None:
         """For trials of ``steps`` steps; ``like`` gives the embeddings' dtype and device."""
         self._clip_range = clip_range
-        self._shares = torch.tensor([1 - _BETA1, 1 - _BETA2], dtype=torch.float64).to(like)
         counts = torch.arange(1, steps + 1, dtype=torch.float64)
         size = learning_rate / (1 - _BETA1**counts)
         root = (1 - _BETA2**counts).sqrt()
-        #: Adam's two bias corrections after each number of updates, ``[steps + 1, 2]``.
-        self._corrections = torch.cat([torch.ones(1, 2), torch.stack([size, root], dim=1)]).to(like)
+        #: Adam's two bias corrections by the number of updates made before, ``[steps, 2]``.
+        self._corrections = torch.stack([size, root], dim=1).to(like)
+        self._nan = torch.tensor(math.nan, device=like.device)
 
     def __call__(self, slots: Slots, log_prob: Tensor, gradient: Tensor) -> None:
-        """``log_prob`` ``[T, Z]``, and ``gradient`` ``[T, E]`` of its mean over the latents."""
+        """``log_prob`` is ``[T, Z]`` in fp32, ``gradient`` ``[T, E]`` that of its mean over Z."""
         means = torch.stack([log_prob, log_prob.exp()]).mean(dim=2)  # [2, T]
         known = slots.active & (means[0].abs() < math.inf)
-        usable = known & (torch.linalg.vector_norm(gradient, math.inf, dim=1) < math.inf)
-        moved = self._adam(slots, gradient, usable).clamp(*self._clip_range)
-        torch.where(usable[:, None], moved, slots.embeddings, out=slots.embeddings)
+
+        mean = slots.adam_mean.lerp(gradient, 1 - _BETA1)
+        square = slots.adam_square.lerp(gradient * gradient, 1 - _BETA2)
+        size, root = self._corrections[slots.adam_steps].split(1, dim=1)  # [T, 1] each
+        spread = square.sqrt() / root + _EPS
+        moved = torch.addcdiv(slots.embeddings, size * mean, spread).clamp(*self._clip_range)
+        # A gradient that is not finite makes NaN of this, as does a step that is infinite.
+        usable = known & (torch.linalg.vector_norm(moved, math.inf, dim=1) < math.inf)
+        slots.adam_steps.add_(usable)
+        for old, new in (
+            (slots.embeddings, moved),
+            (slots.adam_mean, mean),
+            (slots.adam_square, square),
+        ):
+            torch.where(usable[:, None], new, old, out=old)
 
         out_of_range = (known ^ usable) & (slots.loss_scale > 1)
         slots.loss_scale.div_(out_of_range + 1)
         torch.logical_or(usable, out_of_range, out=slots.active)
 
-        now = means.masked_fill(~slots.active, math.nan).t()  # [T, 2]
+        now = torch.where(slots.active, means, self._nan).t()  # [T, 2]
         at = slots.step[:, None, None].expand(-1, 1, 2)
         slots.history.scatter_(1, at, now[:, None])
         slots.step.add_(1)
-
-    def _adam(self, slots: Slots, gradient: Tensor, rows: Tensor) -> Tensor:
-        """The embeddings after Adam's step on ``rows`` ``[T]``; the moments of others stay."""
-        ascent = gradient.masked_fill(~rows[:, None], 0)
-        share1, share2 = (rows[:, None] * self._shares).split(1, dim=1)  # zero where a row stays
-        slots.adam_steps.add_(rows)
-        slots.adam_mean.lerp_(ascent, share1)
-        slots.adam_square.lerp_(ascent * ascent, share2)
-        size, root = self._corrections[slots.adam_steps].split(1, dim=1)  # [T, 1] each
-        spread = slots.adam_square.sqrt() / root + _EPS
-        return torch.addcdiv(slots.embeddings, size * slots.adam_mean, spread)

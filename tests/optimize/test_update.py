@@ -97,6 +97,15 @@ def test_a_gradient_out_of_range_halves_its_own_rows_scale() -> None:
     assert slots.history[1, 2].isnan().all()
 
 
+def test_an_infinite_step_fails_and_leaves_the_embedding_finite() -> None:
+    slots = fresh(1, torch.float32)
+    update = Update(200, 1e39, WIDE, slots.embeddings)
+    update(slots, torch.zeros(1, 3), torch.zeros(1, 7))  # zero times infinity, which no clip mends
+    assert not slots.active.any()
+    assert torch.equal(slots.embeddings, slots.start)
+    assert slots.adam_steps.item() == 0
+
+
 def test_a_row_goes_on_after_a_skipped_step() -> None:
     slots = fresh(1, loss_scale=8.0)
     step(slots, torch.full((1, 7), torch.nan, dtype=torch.float64))
