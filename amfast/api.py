@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from amfast.classes import select_classes
-from amfast.classifiers.compiled import compiled_for
 from amfast.classifiers.protocol import Classifier, wrap_module
 from amfast.config import CompileMode, RunConfig, make_config
 from amfast.errors import UsageError
 from amfast.generators.protocol import Generator, device_of
 from amfast.metrics.embedding import EmbeddingScore, score_embedding
+from amfast.optimize.compiled import compiled_for
 from amfast.optimize.engine import Progress, Settings, TrialResult, optimize_trials
 from amfast.optimize.initializers import METHODS, MethodName, initial_embeddings
 from amfast.optimize.memory import images_per_pass, plan_passes
@@ -195,10 +195,9 @@ def run_trials(
     table, rows = generator.class_embeddings, own_rows(generator, classifier)
     if config.compile == "on" or (config.compile == "auto" and table.is_cuda):
         together = min(settings.slots, len(trials))
-        first = plan_passes(together, settings.latents, settings.images_per_pass)[0]
-        images = first.trials.stop * first.latents.stop
+        passes = plan_passes(together, settings.latents, settings.images_per_pass)
         classifier = compiled_for(
-            classifier, images, table.device, required=config.compile == "on", on_note=on_note
+            classifier, passes, table.device, required=config.compile == "on", on_note=on_note
         )
     return optimize_trials(
         generator,

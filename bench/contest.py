@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from amfast.classifiers import Classifier, ClassifierSpec, load_classifier, wrap_module
-from amfast.classifiers.compiled import compiled_for
 from amfast.generators import BigGANGenerator
 from amfast.generators.reference import BigGAN
+from amfast.optimize.compiled import compiled_for
 from amfast.optimize.engine import Settings, optimize_trials
-from amfast.optimize.memory import images_per_pass, saved_bytes_per_image
+from amfast.optimize.memory import images_per_pass, plan_passes, saved_bytes_per_image
 from amfast.optimize.objective import TargetLogProb
 from amfast.optimize.precision import initial_loss_scale
 from amfast.optimize.trials import Trial, draw_latents
@@ -87,8 +87,8 @@ def engine(problem: Problem, steps: int) -> Callable[[], list[Tensor]]:
     generator, judge, objective = problem.generator, problem.judge, TargetLogProb(problem.judge)
     images = images_per_pass(generator, objective, problem.latents)
     if problem.device.type == "cuda":
-        images = min(images, problem.trials * problem.latents)
-        fast = compiled_for(judge, images, problem.device, required=True, on_note=print)
+        passes = plan_passes(problem.trials, problem.latents, images)
+        fast = compiled_for(judge, passes, problem.device, required=True, on_note=print)
         objective = TargetLogProb(fast)
     settings = Settings(
         learning_rate=0.1,

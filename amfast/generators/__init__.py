@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -89,6 +90,11 @@ def load_generator(
         eps = {key: float(metadata.get(key, 1e-4)) for key in ("norm_eps", "spectral_eps")}
     except ValueError as error:
         raise WeightsError(f"the metadata of {path} cannot be read: {error}") from None
+    for key, value in eps.items():
+        if not 0 <= value < math.inf:
+            raise WeightsError(
+                f"{path}: its {key} is {value}, expected a small number such as 1e-4"
+            )
     labels = read_labels(metadata, path)
     shown, precision = name if weights is None else path.stem, resolve_dtype(dtype, target)
     if EMBEDDINGS_KEY in state:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from amfast.generators.protocol import Generator
@@ -104,8 +106,10 @@ def optimize_trials(
     none = Slots.begin([], generator.class_embeddings[:0], settings.steps)
     slots = stopped.only(trials).to(none.start.device) if stopped else none
     waiting = deque(trial for trial in trials if trial not in slots.trials)
-    with Step(generator, objective, settings, on_note) as plain:
-        step = GraphedStep(plain, settings.graph) if slots.start.is_cuda else plain
+    device = slots.start.device
+    on_device = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    with on_device, Step(generator, objective, settings, on_note) as plain:
+        step = GraphedStep(plain, settings.graph, device) if device.type == "cuda" else plain
         while slots.trials or waiting:
             free = max(0, settings.slots - len(slots.trials))
             if fresh := [waiting.popleft() for _ in range(min(free, len(waiting)))]:
@@ -118,12 +122,12 @@ def optimize_trials(
             together = min(_steps_to_go(done, settings) for done in slots.step.tolist())
             for count in range(1, together + 1):
                 step()
-                if count == together or not slots.start.is_cuda:  # reading waits for the device
+                if count == together or device.type == "cpu":  # reading waits for the device
                     on_progress(Progress.of(plain.slots))
-            slots = plain.slots
-            results = {row: _result(slots, row, settings) for row in range(len(slots.trials))}
+            there = plain.slots.to(torch.device("cpu"))
+            results = {row: _result(there, row, settings) for row in range(len(there.trials))}
             yield from (result for result in results.values() if result)
-            slots = slots.rows([row for row, result in results.items() if not result])
+            slots = plain.slots.rows([row for row, result in results.items() if not result])
 
 
 def _steps_to_go(done: int, settings: Settings) -> int:
@@ -134,8 +138,8 @@ def _steps_to_go(done: int, settings: Settings) -> int:
 
 
 def _result(slots: Slots, row: int, settings: Settings) -> TrialResult | None:
-    """What became of a trial, None while it goes on."""
-    step, history = int(slots.step[row]), slots.history[row].cpu()
+    """What became of a trial, None while it goes on; ``slots`` are on the CPU."""
+    step, history = int(slots.step[row]), slots.history[row]
     failed_at = stopped_at = None
     if not slots.active[row]:
         failed_at = int(history.isnan().any(dim=1).nonzero()[0])
@@ -144,7 +148,11 @@ def _result(slots: Slots, row: int, settings: Settings) -> TrialResult | None:
         if step % period or not settings.stop(history[:step], period):
             return None
         stopped_at = step
-    start, embedding = slots.start[row].cpu(), slots.embeddings[row].cpu()
     return TrialResult(
-        slots.trials[row], start.clone(), embedding.clone(), history.clone(), failed_at, stopped_at
+        slots.trials[row],
+        slots.start[row].clone(),
+        slots.embeddings[row].clone(),
+        history.clone(),
+        failed_at,
+        stopped_at,
     )

@@ -14,6 +14,9 @@ from amfast.generators.protocol import Generator, device_of
 #: Share of a CUDA device's free memory that a step may plan with; the rest is for workspaces,
 #: fragmentation and whatever else runs there.
 _SHARE = 0.8
+#: Pixels times channels of a pass's largest map, at up to 128 channels: libraries index with 32
+#: bits, and more images at once than this bring no device to a better use.
+_ELEMENTS = 2**31 // 128
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,16 @@ def images_per_pass(
         torch.autograd.grad(rows.sum(), leaf)
         return torch.cuda.max_memory_allocated(device) - before
 
-    peak(8)  # compilers and libraries take what they need once
-    per_image = max(1, (peak(8) - peak(4)) // 4)
+    try:
+        peak(8)  # compilers and libraries take what they need once
+        per_image = (peak(8) - peak(4)) // 4
+        per_image = max(per_image, saved_bytes_per_image(generator, objective))
+    except torch.OutOfMemoryError:
+        return latents  # the first step will halve it until it fits
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(device)
-    return max(1, int(free * _SHARE) // per_image // latents) * latents
+    most = min(int(free * _SHARE) // per_image, _ELEMENTS // generator.spec.resolution**2)
+    return max(1, most // latents) * latents
 
 
 def out_of_memory(error: RuntimeError) -> bool:

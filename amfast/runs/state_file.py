@@ -62,6 +62,18 @@ def read_state(path: Path, facts: RunFacts, config: RunConfig) -> Slots:
                 f"{path} is damaged: a trial of {config.steps} steps is at step {step} "
                 f"after {updates} updates"
             )
+    known = torch.arange(config.steps)[None] < slots.step[:, None]  # [T, steps]
+    sound = {
+        "a trial is there twice": len(set(trials)) == rows,
+        "an embedding is not finite": slots.embeddings.isfinite().all(),
+        "Adam's moments are not finite": (slots.adam_mean + slots.adam_square).isfinite().all(),
+        "a loss scale is below one": (slots.loss_scale >= 1).all(),
+        "a trial failed and is under way": slots.active.all(),
+        "a history ends elsewhere": (slots.history.isfinite() == known[:, :, None]).all(),
+    }
+    for problem, is_well in sound.items():
+        if not is_well:
+            raise RunError(f"{path} is damaged: {problem}")
     return slots
 
 

@@ -102,6 +102,8 @@ def test_labels_default_to_numbers_and_fingerprints_differ(tmp_path: Path) -> No
     [
         ({"labels": "not json"}, "labels cannot be read"),
         ({"norm_eps": "small"}, "metadata of .* cannot be read"),
+        ({"norm_eps": "nan"}, "its norm_eps is nan, expected a small number"),
+        ({"spectral_eps": "-5"}, "its spectral_eps is -5.0, expected a small number"),
         ({"labels": '["a"]'}, "names 1 classes and holds 2"),
         ({"labels": "[1, 2]"}, "should be a JSON list of names"),
         ({"labels": "7"}, "should be a JSON list of names"),

@@ -24,8 +24,18 @@ def state(config):
     trials = plan_trials(config.classes, 2, config.seed)
     fresh = Slots.begin(trials, torch.randn(4, 5), config.steps)
     drawn = {name: torch.rand_like(t.float()).to(t.dtype) for name, t in fresh.tensors().items()}
-    clocks = {"step": torch.tensor([4, 2, 0, 5]), "adam_steps": torch.tensor([4, 2, 0, 3])}
-    return Slots(fresh.trials, **{**drawn, **clocks})
+    steps = torch.tensor([4, 2, 0, 5])
+    history = drawn["history"].where(
+        torch.arange(6)[None, :, None] < steps[:, None, None], torch.nan
+    )
+    sound = {
+        "adam_steps": torch.tensor([4, 2, 0, 3]),
+        "loss_scale": torch.tensor([1024.0, 1.0, 2.0, 1.0]),
+        "active": torch.ones(4, dtype=torch.bool),
+        "step": steps,
+        "history": history,
+    }
+    return Slots(fresh.trials, **{**drawn, **sound})
 
 
 @pytest.fixture
@@ -38,14 +48,16 @@ def test_round_trip(path, state, facts, config):
     found = read_state(path, facts, config)
     assert found.trials == state.trials
     for name, tensor in state.tensors().items():
-        assert torch.equal(found.tensors()[name], tensor)
+        torch.testing.assert_close(found.tensors()[name], tensor, rtol=0, atol=0, equal_nan=True)
 
 
 def test_the_wanted_rows_alone(state):
     some = state.only([state.trials[3], state.trials[1]])
     assert some.trials == (state.trials[1], state.trials[3])
     for name, tensor in state.tensors().items():
-        assert torch.equal(some.tensors()[name], tensor[[1, 3]])
+        torch.testing.assert_close(
+            some.tensors()[name], tensor[[1, 3]], rtol=0, atol=0, equal_nan=True
+        )
     assert state.only([]).trials == ()
 
 
@@ -83,4 +95,28 @@ def test_a_step_that_no_trial_can_be_at(path, state, facts, config, step):
     state.step[1] = step
     write_state(path, state, facts, config)
     with pytest.raises(RunError, match=f"a trial of 6 steps is at step {step}"):
+        read_state(path, facts, config)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("embeddings", torch.nan, "an embedding is not finite"),
+        ("adam_square", torch.inf, "Adam's moments are not finite"),
+        ("loss_scale", 0.0, "a loss scale is below one"),
+        ("active", False, "a trial failed and is under way"),
+        ("history", torch.nan, "a history ends elsewhere"),
+    ],
+)
+def test_values_that_no_run_leaves(path, state, facts, config, name, value, problem):
+    state.tensors()[name][0] = value
+    write_state(path, state, facts, config)
+    with pytest.raises(RunError, match=f"damaged: {problem}"):
+        read_state(path, facts, config)
+
+
+def test_a_trial_twice(path, state, facts, config):
+    twice = Slots((*state.trials[:3], state.trials[0]), **state.tensors())
+    write_state(path, twice, facts, config)
+    with pytest.raises(RunError, match="a trial is there twice"):
         read_state(path, facts, config)

@@ -3,12 +3,16 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
-from amfast.classifiers.compiled import compiled_for
 from amfast.classifiers.protocol import ModuleClassifier, wrap_module
 from amfast.errors import UsageError
+from amfast.optimize.compiled import compiled_for
+from amfast.optimize.memory import plan_passes
+from amfast.optimize.parallel import side_by_side
 
 CPU = torch.device("cpu")
+PASSES = plan_passes(trials=3, latents=6, images_per_pass=6)
 
 
 class Crash(RuntimeError):
@@ -24,7 +28,7 @@ def classifier() -> ModuleClassifier:
 
 def test_compiled_equals_plain_forward_and_gradient(classifier: ModuleClassifier) -> None:
     notes: list[str] = []
-    fast = compiled_for(classifier, 6, CPU, required=True, on_note=notes.append)
+    fast = compiled_for(classifier, PASSES, CPU, required=True, on_note=notes.append)
     assert fast is not classifier
     assert fast.spec == classifier.spec
     assert not notes
@@ -33,6 +37,21 @@ def test_compiled_equals_plain_forward_and_gradient(classifier: ModuleClassifier
         torch.testing.assert_close(mine, theirs)
         (a,), (b,) = (torch.autograd.grad(y.square().sum(), x) for y in (mine, theirs))
         torch.testing.assert_close(a, b)
+
+
+def test_the_passes_compile_nothing_again(classifier: ModuleClassifier) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        fast = compiled_for(classifier, PASSES, CPU, required=True, on_note=print)
+        before = counters["stats"]["unique_graphs"]
+        assert before > 0
+        with side_by_side(CPU, len(PASSES)) as run:
+            x = torch.randn(6, 3, 4, 4, requires_grad=True)
+            run(lambda _: torch.autograd.grad(fast(x).sum(), x), [0, 1, 2])
+        assert counters["stats"]["unique_graphs"] == before
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_without_a_compiler(classifier: ModuleClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +63,7 @@ def test_without_a_compiler(classifier: ModuleClassifier, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch, "compile", broken)
     notes: list[str] = []
-    options = {"images": 2, "device": CPU, "on_note": notes.append}
+    options = {"passes": PASSES, "device": CPU, "on_note": notes.append}
     assert compiled_for(classifier, required=False, **options) is classifier  # type: ignore[arg-type]
     assert notes == ["classifier tiny runs uncompiled: no compiler found"]
     with pytest.raises(UsageError, match=r"tiny cannot be compiled here: no compiler found; use"):
@@ -56,5 +75,5 @@ def test_a_classifier_that_is_no_module_stays_as_it_is() -> None:
         spec = None
 
     judge = Judge()
-    found = compiled_for(judge, 2, CPU, required=True, on_note=print)  # type: ignore[arg-type]
+    found = compiled_for(judge, PASSES, CPU, required=True, on_note=print)  # type: ignore[arg-type]
     assert found is judge
