@@ -163,6 +163,7 @@ def engine_settings(generator: Generator, classifier: Classifier, config: RunCon
         stop=parse_stop(config.stop),
         loss_scale=initial_loss_scale(generator, classifier),
         graph=config.compile,
+        keep_shape=device_of(generator).type == "cuda",
     )
 
 

@@ -24,7 +24,11 @@ from amfast.optimize.trials import Trial
 
 @dataclass(frozen=True)
 class Settings(StepSettings):
-    """The numbers of an optimisation; the defaults are the paper's (section 2)."""
+    """The numbers of an optimisation; the defaults are the paper's (section 2).
+
+    ``keep_shape``: when no trial waits for a free slot, fill it with a copy of another until half
+    of them are free. New shapes are dear where networks are compiled and steps recorded for them.
+    """
 
     learning_rate: float
     latents: int = 20
@@ -35,6 +39,7 @@ class Settings(StepSettings):
     stop: StopRule = never
     loss_scale: float = 1.0
     graph: GraphMode = "auto"
+    keep_shape: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class Progress:
 
     @staticmethod
     def of(slots: Slots) -> Progress:
+        """Of the trials in ``slots``, each of which has done a step at least."""
         steps, last = slots.step.tolist(), slots.step[:, None, None].expand(-1, 1, 2) - 1
         prob = float(slots.history.gather(1, last)[:, 0, 1].nanmean())
         return Progress(
@@ -110,6 +116,7 @@ def optimize_trials(
     on_device = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     with on_device, Step(generator, objective, settings, on_note) as plain:
         step = GraphedStep(plain, settings.graph, device) if device.type == "cuda" else plain
+        width = 0  # of a step, in trials
         while slots.trials or waiting:
             free = max(0, settings.slots - len(slots.trials))
             if fresh := [waiting.popleft() for _ in range(min(free, len(waiting)))]:
@@ -118,14 +125,17 @@ def optimize_trials(
                 slots = slots.joined(begun)
             if slots.step.any():
                 on_resample(slots)
-            step.load(slots)
+            rows = range(len(slots.trials))
+            if not (settings.keep_shape and width // 2 < len(rows) <= width):
+                width = len(rows)
+            step.load(slots.rows([*rows, *[0] * (width - len(rows))]))
             together = min(_steps_to_go(done, settings) for done in slots.step.tolist())
             for count in range(1, together + 1):
                 step()
                 if count == together or device.type == "cpu":  # reading waits for the device
-                    on_progress(Progress.of(plain.slots))
+                    on_progress(Progress.of(plain.slots.rows(rows)))
             there = plain.slots.to(torch.device("cpu"))
-            results = {row: _result(there, row, settings) for row in range(len(there.trials))}
+            results = {row: _result(there, row, settings) for row in rows}
             yield from (result for result in results.values() if result)
             slots = plain.slots.rows([row for row, result in results.items() if not result])
 

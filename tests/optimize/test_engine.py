@@ -203,6 +203,41 @@ def test_a_free_slot_is_taken_at_once(
     assert sum(progress.trials for progress in seen) == sum(lengths)
 
 
+class Measured(LinearGenerator):
+    """Notes how many trials and latents each pass has, and how often that changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, embeddings: Tensor, latents: Tensor) -> Tensor:
+        if self.shapes[-1:] != [latents.shape[:2]]:
+            self.shapes.append(latents.shape[:2])
+        return super().__call__(embeddings, latents)
+
+
+def test_a_kept_shape_changes_nothing_but_shapes(classifier: LinearClassifier) -> None:
+    settings = replace(SETTINGS, stop=parse_stop("prob=0.53"), images_per_pass=100)
+    kept: list[Slots] = []
+    seen: list[Progress] = []
+    usual, steady = Measured(), Measured()
+    expected = run(usual, classifier, settings=settings)
+    found = run(
+        steady,
+        classifier,
+        settings=replace(settings, keep_shape=True),
+        on_resample=kept.append,
+        on_progress=seen.append,
+    )
+    for a, b in zip(found, expected, strict=True):
+        assert (a.trial, a.stopped_at) == (b.trial, b.stopped_at)
+        torch.testing.assert_close(a.embedding, b.embedding, rtol=0, atol=1e-6)
+    assert [shape[0] for shape in usual.shapes] == [6, 5, 1]
+    assert [shape[0] for shape in steady.shapes] == [6, 1]
+    assert all(len(set(slots.trials)) == len(slots.trials) for slots in kept)
+    assert {progress.trials for progress in seen} == {6, 5, 1}
+
+
 class Hungry(LinearGenerator):
     """Has memory for so many images in a pass."""
 
