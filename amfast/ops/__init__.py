@@ -5,7 +5,11 @@ from __future__ import annotations
 from amfast.ops._library import OpImplementation, implementations
 from amfast.ops.cond_norm_relu import cond_norm_relu, cond_norm_relu_ref
 from amfast.ops.subpixel_norm_relu import subpixel_norm_relu, subpixel_norm_relu_ref
-from amfast.ops.target_log_prob import target_log_prob, target_log_prob_ref
+from amfast.ops.target_log_prob import (
+    target_log_prob,
+    target_log_prob_and_top1,
+    target_log_prob_ref,
+)
 from amfast.ops.upsample_add_norm_relu import (
     upsample_add,
     upsample_add_norm_relu,
@@ -21,6 +25,7 @@ __all__ = [
     "subpixel_norm_relu",
     "subpixel_norm_relu_ref",
     "target_log_prob",
+    "target_log_prob_and_top1",
     "target_log_prob_ref",
     "upsample_add",
     "upsample_add_norm_relu",

@@ -1,7 +1,8 @@
-"""Where operators are declared, and where the compiled kernels are loaded.
+"""Where operators are declared, and where their kernels are loaded.
 
-PyTorch's dispatcher is the only registry: a reference is registered for every device, a compiled
-kernel for its own device wins over it, and ``implementations`` asks the dispatcher which serves.
+PyTorch's dispatcher is the only registry: a reference is registered for every device, and a kernel
+for its own device wins over it. On CUDA that is the compiled kernel where ``_C_cuda.so`` holds one
+and the Triton kernel otherwise. ``implementations`` asks the dispatcher which serves.
 """
 
 from __future__ import annotations
@@ -10,16 +11,23 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 NAMESPACE = "amfast"
-CPU_LIBRARY = Path(__file__).resolve().parents[1] / "_C_cpu.so"
+PACKAGE = Path(__file__).resolve().parents[1]
 
 # Registrations last as long as this object does.
 LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
+
+#: Every operator with Triton kernels: its name -> "module.function" in amfast/ops/triton.
+TRITON: dict[str, str] = {}
+#: Those of them that Triton serves in this process.
+_ON_TRITON: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class OpImplementation:
 
     op: str
     device: str
-    implementation: Literal["compiled", "reference"]
+    implementation: Literal["compiled", "triton", "reference"]
     reason: str
 
 
@@ -41,16 +49,44 @@ class LoadOutcome:
     unintended: bool = False
 
 
-def define_op(schema: str, *, reference: Callable[..., object], fake: Callable[..., object]) -> str:
+def define_op(
+    schema: str,
+    *,
+    reference: Callable[..., object],
+    fake: Callable[..., object],
+    triton: str | None = None,
+) -> str:
     """Declare an operator, with its reference for every device and its fake for tracing.
 
-    ``schema`` is ``name(Tensor x, ...) -> ...``. Returns the qualified name, ``amfast::name``.
+    ``schema`` is ``name(Tensor x, ...) -> ...``; ``triton`` names the function that launches its
+    Triton kernels, as "module.function" in ``amfast/ops/triton``. Returns the qualified name,
+    ``amfast::name``.
     """
     name = LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
     qualified = f"{NAMESPACE}::{name}"
     torch.library.register_fake(qualified, fake, lib=LIBRARY)
+    if triton is not None:
+        TRITON[name] = triton
+        if WITHOUT_TRITON is None and not _has_kernel(name, "cuda"):
+            LIBRARY.impl(name, triton_function(triton), "CUDA")
+            _ON_TRITON.add(name)
     return qualified
+
+
+def triton_function(where: str) -> Callable[..., object]:
+    """``where``, "module.function" in ``amfast/ops/triton``, imported when it is first called.
+
+    Importing Triton takes a second, which a process without a GPU should not spend.
+    """
+    module, _, function = where.partition(".")
+
+    def launch(*args: object) -> object:
+        found: Callable[..., object]
+        found = getattr(import_module(f"amfast.ops.triton.{module}"), function)
+        return found(*args)
+
+    return launch
 
 
 def define_gradient(
@@ -75,10 +111,10 @@ def forbid_second_derivative(op: str, *, public: str) -> None:
     define_gradient(op, backward)
 
 
-def load_compiled(path: Path, *, skip: bool) -> LoadOutcome:
-    """Load the compiled kernels at ``path``; with ``skip``, leave them alone."""
-    if skip:
-        return LoadOutcome(False, "AMFAST_NO_EXT is set, so compiled kernels are not loaded")
+def load_compiled(path: Path, *, without: str | None) -> LoadOutcome:
+    """Load the compiled kernels at ``path``, unless ``without`` gives a reason to do without."""
+    if without is not None:
+        return LoadOutcome(False, without)
     if not path.is_file():
         return LoadOutcome(
             False,
@@ -99,37 +135,60 @@ def implementations() -> list[OpImplementation]:
     """
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     ops = sorted(
-        name for name in torch._C._dispatch_get_all_op_names() if name.startswith(f"{NAMESPACE}::")
+        name.removeprefix(f"{NAMESPACE}::")
+        for name in torch._C._dispatch_get_all_op_names()
+        if name.startswith(f"{NAMESPACE}::")
     )
     return [_implementation(op, device) for op in ops for device in devices]
 
 
 def _implementation(op: str, device: str) -> OpImplementation:
-    name = op.removeprefix(f"{NAMESPACE}::")
-    if torch._C._dispatch_has_kernel_for_dispatch_key(op, device.upper()):
-        return OpImplementation(name, device, "compiled", _loaded_reason(device))
-    return OpImplementation(name, device, "reference", _missing_reason(device))
+    library = LIBRARIES[device]
+    if device == "cuda" and op in _ON_TRITON:
+        name: Literal["compiled", "triton", "reference"] = "triton"
+    else:
+        name = "compiled" if _has_kernel(op, device) else "reference"
+    clauses = [library.reason]
+    if name == "compiled":
+        return OpImplementation(op, device, name, f"{library.reason} and holds a kernel for it.")
+    if library.loaded:
+        clauses = [f"{library.reason} but holds no kernel for it"]
+    if device == "cuda" and name == "reference":
+        clauses.append(WITHOUT_TRITON or "it has no Triton kernel")
+    why = " and ".join(dict.fromkeys(clauses))
+    return OpImplementation(op, device, name, f"{why}, so the {name} one serves.")
 
 
-def _loaded_reason(device: str) -> str:
-    if device == "cpu":
-        return f"{OUTCOME.reason} and holds a kernel for it."
-    return f"A kernel for {device} is registered."
+def _has_kernel(op: str, device: str) -> bool:
+    found: bool = torch._C._dispatch_has_kernel_for_dispatch_key(
+        f"{NAMESPACE}::{op}", device.upper()
+    )
+    return found
 
 
-def _missing_reason(device: str) -> str:
-    if device != "cpu":
-        return f"No kernel for {device} is registered, so the reference serves."
-    if OUTCOME.loaded:
-        return f"{OUTCOME.reason} but holds no kernel for it, so the reference serves."
-    return f"{OUTCOME.reason}."
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "") not in ("", "0")
 
 
-OUTCOME = load_compiled(CPU_LIBRARY, skip=os.environ.get("AMFAST_NO_EXT", "") not in ("", "0"))
-if OUTCOME.unintended:
+def _without(*variables: str) -> str | None:
+    """Why kernels are not wanted in this process, or None where they are."""
+    found = [variable for variable in variables if _is_set(variable)]
+    return f"{found[0]} is set" if found else None
+
+
+WITHOUT_TRITON = _without("AMFAST_NO_EXT") or (
+    None if find_spec("triton") else "triton is not installed"
+)
+LIBRARIES = {
+    "cpu": load_compiled(PACKAGE / "_C_cpu.so", without=_without("AMFAST_NO_EXT")),
+    "cuda": load_compiled(
+        PACKAGE / "_C_cuda.so", without=_without("AMFAST_NO_EXT", "AMFAST_NO_CUDA_EXT")
+    ),
+}
+if LIBRARIES["cpu"].unintended:
     warnings.warn(
         f"amfast runs on its reference implementations, which give the same results more slowly: "
-        f"{OUTCOME.reason}. To build the kernels, install g++, make and cmake, then run "
+        f"{LIBRARIES['cpu'].reason}. To build the kernels, install g++, make and cmake, then run "
         "'pip install --no-build-isolation .' in amfast's source; AMFAST_NO_EXT=1 silences this.",
         RuntimeWarning,
         stacklevel=2,

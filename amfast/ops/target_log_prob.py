@@ -34,12 +34,27 @@ def target_log_prob(
             would stop the host until the device is done, so there (and inside ``torch.compile``)
             such a row gives NaN, and a gradient of NaN.
     """
+    return target_log_prob_and_top1(logits, target, impl=impl)[0]
+
+
+def target_log_prob_and_top1(
+    logits: Tensor, target: Tensor, *, impl: Literal["auto", "ref"] = "auto"
+) -> tuple[Tensor, Tensor]:
+    """``target_log_prob`` and, from the same read of ``logits``, each row's most probable class.
+
+    Arguments and errors are those of ``target_log_prob``.
+
+    Returns:
+        The log-probabilities, and ``[N]`` int64: the index of the row's largest logit, the lowest
+        where several are; -1 where the row gives NaN whatever its target.
+    """
     check_impl(impl)
     _check_arguments(logits, target)
     if impl == "ref":
-        return target_log_prob_ref(logits, target)
-    log_probs: Tensor = torch.ops.amfast.target_log_prob(logits, target)[0]
-    return log_probs
+        log_probs, _, top1 = _forward_ref(logits, target)
+    else:
+        log_probs, _, top1 = torch.ops.amfast.target_log_prob(logits, target)
+    return log_probs, top1
 
 
 def target_log_prob_ref(logits: Tensor, target: Tensor) -> Tensor:
@@ -47,21 +62,21 @@ def target_log_prob_ref(logits: Tensor, target: Tensor) -> Tensor:
     return _forward_ref(logits, target)[0]
 
 
-def _forward_ref(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probabilities ``[N]`` and, for the backward, the log-sum-exp in two parts ``[2, N]``.
+def _forward_ref(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities ``[N]``, the log-sum-exp in two parts ``[2, N]``, top-1 ``[N]``.
 
     The parts are each row's maximum and the log of its sum of exp(x - maximum). Added up in float32
     for logits near 1e4, they would lose the digits the gradient is made of.
     """
     x = logits.to(accumulator(logits.dtype))
-    row_max = x.amax(
-        1
-    ).detach()  # [N]; the result does not depend on it, so neither does the gradient
+    # [N]; the result does not depend on it, so neither does the gradient
+    row_max = x.amax(1).detach()
     log_sum = (x - row_max[:, None]).exp().sum(1).log()  # [N]
     in_range = (target >= 0) & (target < x.shape[1])
     target_logit = x.gather(1, target.where(in_range, 0)[:, None])[:, 0]
     log_probs = (target_logit - row_max - log_sum) * _nan_unless(in_range, x)
-    return log_probs, torch.stack([row_max, log_sum])
+    top1 = x.argmax(1).where(~log_sum.isnan(), -1)
+    return log_probs, torch.stack([row_max, log_sum]), top1
 
 
 def _backward_ref(dlog_probs: Tensor, logits: Tensor, target: Tensor, lse: Tensor) -> Tensor:
@@ -79,25 +94,27 @@ def _nan_unless(condition: Tensor, like: Tensor) -> Tensor:
     return torch.where(condition, like.new_ones(()), like.new_full((), float("nan")))
 
 
-def _forward_fake(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    dtype = accumulator(logits.dtype)
-    rows = logits.shape[0]
-    return logits.new_empty((rows,), dtype=dtype), logits.new_empty((2, rows), dtype=dtype)
+def _forward_fake(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    rows, dtype = logits.shape[0], accumulator(logits.dtype)
+    log_probs, lse = logits.new_empty((rows,), dtype=dtype), logits.new_empty((2, rows), dtype=dtype)
+    return log_probs, lse, logits.new_empty((rows,), dtype=torch.int64)
 
 
 def _backward_fake(dlog_probs: Tensor, logits: Tensor, target: Tensor, lse: Tensor) -> Tensor:
     return logits.new_empty(logits.shape)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, ...]) -> None:
     logits, target = inputs
-    lse = output[1]
+    _, lse, top1 = output
     ctx.save_for_backward(logits, target, lse)
-    ctx.mark_non_differentiable(lse)
+    ctx.mark_non_differentiable(lse, top1)
     ctx.set_materialize_grads(False)  # lse's gradient would be zeros that nobody reads
 
 
-def _backward(ctx: Any, dlog_probs: Tensor | None, dlse: None) -> tuple[Tensor | None, None]:
+def _backward(
+    ctx: Any, dlog_probs: Tensor | None, dlse: None, dtop1: None
+) -> tuple[Tensor | None, None]:
     if dlog_probs is None:
         return None, None
     logits, target, lse = ctx.saved_tensors
@@ -143,15 +160,18 @@ def _check_range(target: Tensor, classes: int) -> None:
 
 
 _FORWARD = define_op(
-    "target_log_prob(Tensor logits, Tensor target) -> (Tensor log_probs, Tensor lse)",
+    "target_log_prob(Tensor logits, Tensor target)"
+    " -> (Tensor log_probs, Tensor lse, Tensor top1)",
     reference=_forward_ref,
     fake=_forward_fake,
+    triton="target_log_prob.forward",
 )
 _BACKWARD = define_op(
     "target_log_prob_backward(Tensor dlog_probs, Tensor logits, Tensor target, Tensor lse)"
     " -> Tensor",
     reference=_backward_ref,
     fake=_backward_fake,
+    triton="target_log_prob.backward",
 )
 define_gradient(_FORWARD, _backward, setup_context=_setup_context)
 forbid_second_derivative(_BACKWARD, public="amfast.ops.target_log_prob")

@@ -97,10 +97,28 @@ AMFAST_HOST_DEVICE Acc sum_of(const Acc* work, int64_t padded) {
     return result;
 }
 
-// lse holds the maxima of all `count` rows, then their log-sums.
+// The first place that holds `value`; `padded` where none does, as in a row of NaN alone.
+template <typename Acc>
+AMFAST_HOST_DEVICE int64_t first_place_of(Acc value, const Acc* work, int64_t padded) {
+    int64_t j = 0;
+    while (j < padded && work[j] != value) {
+        ++j;
+    }
+    return j;
+}
+
+// Where the results of `count` rows go: lse holds the maxima of all rows, then their log-sums.
+struct Results {
+    void *log_probs, *lse;
+    int64_t* top1;
+    int64_t count;
+};
+
 template <typename T, typename Acc>
-AMFAST_HOST_DEVICE void forward_typed(const Rows& rows, const Vector& target, Acc* log_probs, Acc* lse,
-                                      int64_t count, int64_t begin, int64_t end) {
+AMFAST_HOST_DEVICE void forward_typed(const Rows& rows, const Vector& target, const Results& results,
+                                      int64_t begin, int64_t end) {
+    Acc* log_probs = static_cast<Acc*>(results.log_probs);
+    Acc* lse = static_cast<Acc*>(results.lse);
     const int64_t padded = padded_length(rows.classes);
     std::vector<Acc> buffer(padded);
     Acc* work = buffer.data();
@@ -108,6 +126,7 @@ AMFAST_HOST_DEVICE void forward_typed(const Rows& rows, const Vector& target, Ac
         const T* row = static_cast<const T*>(rows.logits) + i * rows.row_stride;
         load_row(row, rows.classes, work, padded);
         const Acc max = max_of(work, padded);
+        const int64_t top1 = first_place_of(max, work, padded);
         for (int64_t j = 0; j < padded; ++j) {
             work[j] = exp_shifted(work[j] - max);
         }
@@ -117,7 +136,8 @@ AMFAST_HOST_DEVICE void forward_typed(const Rows& rows, const Vector& target, Ac
         log_probs[i] = in_range ? log_prob(static_cast<Acc>(row[t]), max, log_sum)
                                 : std::numeric_limits<Acc>::quiet_NaN();
         lse[i] = max;
-        lse[count + i] = log_sum;
+        lse[results.count + i] = log_sum;
+        results.top1[i] = std::isnan(log_sum) ? -1 : top1;
     }
 }
 
@@ -150,23 +170,20 @@ AMFAST_HOST_DEVICE void backward_typed(const Rows& rows, const Vector& dlog_prob
 }
 
 AMFAST_CPU_CLONES
-void forward_rows(const Rows& rows, const Vector& target, void* log_probs, void* lse, int64_t count,
-                  int64_t begin, int64_t end) {
-    float* log_probs_f = static_cast<float*>(log_probs);
-    float* lse_f = static_cast<float*>(lse);
+void forward_rows(const Rows& rows, const Vector& target, const Results& results, int64_t begin,
+                  int64_t end) {
     switch (rows.dtype) {
         case ScalarType::Double:
-            forward_typed<double>(rows, target, static_cast<double*>(log_probs), static_cast<double*>(lse),
-                                  count, begin, end);
+            forward_typed<double, double>(rows, target, results, begin, end);
             break;
         case ScalarType::BFloat16:
-            forward_typed<c10::BFloat16>(rows, target, log_probs_f, lse_f, count, begin, end);
+            forward_typed<c10::BFloat16, float>(rows, target, results, begin, end);
             break;
         case ScalarType::Half:
-            forward_typed<c10::Half>(rows, target, log_probs_f, lse_f, count, begin, end);
+            forward_typed<c10::Half, float>(rows, target, results, begin, end);
             break;
         default:
-            forward_typed<float>(rows, target, log_probs_f, lse_f, count, begin, end);
+            forward_typed<float, float>(rows, target, results, begin, end);
     }
 }
 
@@ -220,24 +237,25 @@ Vector vector_of(const Tensor& tensor) {
     return Vector{tensor.const_data_ptr(), tensor.stride(0)};
 }
 
-std::tuple<Tensor, Tensor> target_log_prob(const Tensor logits_in, const Tensor target) {
+std::tuple<Tensor, Tensor, Tensor> target_log_prob(const Tensor logits_in, const Tensor target) {
     check_inputs(logits_in, target);
     const Tensor logits = with_dense_rows(logits_in);
     const int64_t count = logits.size(0);
     const ScalarType acc = accumulator(logits.scalar_type());
     Tensor log_probs = torch::stable::new_empty(logits, {count}, acc);
     Tensor lse = torch::stable::new_empty(logits, {2, count}, acc);
+    Tensor top1 = torch::stable::new_empty(target, {count});
     if (count > 0) {
         const Rows rows = rows_of(logits);
         const Vector targets = vector_of(target);
-        void* log_probs_data = log_probs.mutable_data_ptr();
-        void* lse_data = lse.mutable_data_ptr();
+        const Results results{log_probs.mutable_data_ptr(), lse.mutable_data_ptr(),
+                              static_cast<int64_t*>(top1.mutable_data_ptr()), count};
         const int64_t grain = std::max<int64_t>(1, kElementsPerThread / rows.classes);
         torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
-            forward_rows(rows, targets, log_probs_data, lse_data, count, begin, end);
+            forward_rows(rows, targets, results, begin, end);
         });
     }
-    return {log_probs, lse};
+    return {log_probs, lse, top1};
 }
 
 Tensor target_log_prob_backward(const Tensor dlog_probs, const Tensor logits_in, const Tensor target,

@@ -1,11 +1,45 @@
-"""Every test here runs with uninitialised memory filled with NaN."""
+"""Every test here runs with uninitialised memory filled with NaN.
+
+AMFAST_TEST_OPS, which tests/ops/test_other_implementations.py sets, puts other kernels in the CPU's
+place: "triton" the Triton kernels, interpreted, or the path of a library.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
+
+from amfast.ops import _library
+
+
+
+def round_bfloat16_as_a_gpu_does() -> None:
+    """Triton's interpreter cuts float32 off to bfloat16, where its compiled kernels round."""
+    from triton import language as tl
+    from triton.runtime import interpreter
+
+    convert = interpreter._convert_float
+
+    def rounded(values: Any, source: Any, result: Any, mode: Any) -> Any:
+        if source == tl.float32 and result == tl.bfloat16:
+            nearest = torch.from_numpy(values.copy()).bfloat16()
+            return nearest.view(torch.int16).numpy().view("uint16")
+        return convert(values, source, result, mode)
+
+    interpreter._convert_float = rounded
+
+
+INSTEAD = os.environ.get("AMFAST_TEST_OPS")
+if INSTEAD == "triton":
+    round_bfloat16_as_a_gpu_does()
+    for op, where in _library.TRITON.items():
+        _library.LIBRARY.impl(op, _library.triton_function(where), "CPU")
+elif INSTEAD:
+    torch.ops.load_library(INSTEAD)
 
 
 @pytest.fixture(autouse=True)

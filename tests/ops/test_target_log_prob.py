@@ -6,7 +6,6 @@ tests/test_build.py runs this file a second time with AMFAST_NO_EXT=1, on the re
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 
 import pytest
@@ -16,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from amfast.errors import UsageError
-from amfast.ops import implementations, target_log_prob, target_log_prob_ref
+from amfast.ops import target_log_prob, target_log_prob_and_top1, target_log_prob_ref
+from tests.ops import maps
 from tests.tolerances import HALF_ERROR_FACTOR, TOLERANCES
 
 OP = torch.ops.amfast.target_log_prob.default
@@ -75,10 +75,7 @@ def assert_near(actual: Tensor, wanted: Tensor, dtype: torch.dtype) -> None:
 
 
 def test_the_implementation_under_test_is_the_one_meant() -> None:
-    meant = "compiled" if os.environ.get("AMFAST_NO_EXT", "") in ("", "0") else "reference"
-    served = {entry.op: entry for entry in implementations() if entry.device == "cpu"}
-    assert served["target_log_prob"].implementation == meant
-    assert served["target_log_prob_backward"].implementation == meant
+    assert maps.served("target_log_prob", "target_log_prob_backward") == maps.meant()
 
 
 @pytest.mark.parametrize("impl", ["auto", "ref"])
@@ -94,6 +91,19 @@ def test_value_and_gradient_match_float64(
     assert dlogits.shape == logits.shape and dlogits.dtype == dtype
     assert_near(value, wanted_value, value.dtype)  # half inputs, but a float32 result
     assert_near(dlogits, wanted_dlogits, dtype)
+
+
+@pytest.mark.parametrize("impl", ["auto", "ref"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_top1_is_the_first_of_the_largest(
+    shape: tuple[int, int], dtype: torch.dtype, impl: str
+) -> None:
+    logits, target, _ = make_inputs(*shape, dtype)
+    logits = logits.round()  # so that some are equal
+    log_probs, top1 = target_log_prob_and_top1(logits, target, impl=impl)
+    assert top1.dtype == torch.int64 and top1.tolist() == logits.argmax(1).tolist()
+    assert torch.equal(log_probs, target_log_prob(logits, target, impl=impl))
 
 
 @pytest.mark.parametrize("dtype", HALF_DTYPES, ids=str)
@@ -168,6 +178,10 @@ def test_infinities_and_nan_stay_in_their_row(impl: str) -> None:
     assert_near(poisoned_dlogits[:4], wanted_dlogits[:4], torch.float32)
     assert poisoned_value[2] == -inf and poisoned_value[[3, 4, 5]].isnan().all()
     assert poisoned_dlogits[[3, 4, 5]].isnan().all()
+    poisoned[7] = nan
+    _, top1 = target_log_prob_and_top1(poisoned, clean_target, impl=impl)
+    best = logits.argmax(1).tolist()
+    assert top1.tolist() == [best[0], *poisoned[1:3].argmax(1).tolist(), -1, -1, -1, best[6], -1]
     for row in (0, 6, 7):
         assert torch.equal(poisoned_value[row], value[row])
         assert torch.equal(poisoned_dlogits[row], dlogits[row])
@@ -227,7 +241,7 @@ def test_a_second_derivative_is_refused_and_the_reference_has_one() -> None:
 def test_opcheck(shape: tuple[int, int]) -> None:
     logits, target, dlog_probs = make_inputs(*shape)
     torch.library.opcheck(OP, (logits.requires_grad_(), target))
-    _, lse = OP(logits, target)
+    _, lse, _ = OP(logits, target)
     torch.library.opcheck(BACKWARD_OP, (dlog_probs, logits.detach(), target, lse))
 
 
@@ -236,7 +250,7 @@ def test_fakes_have_the_layout_of_the_real_results(dtype: torch.dtype) -> None:
     logits, target, dlog_probs = make_inputs(3, 7, dtype)
     column_major = logits.T.contiguous().T
     torch.library.opcheck(OP, (column_major, target), test_utils="test_faketensor")
-    _, lse = OP(column_major, target)
+    _, lse, _ = OP(column_major, target)
     torch.library.opcheck(
         BACKWARD_OP, (dlog_probs, column_major, target, lse), test_utils="test_faketensor"
     )
@@ -319,7 +333,7 @@ def test_unchecked_targets_out_of_range_give_nan(
 
 
 def test_the_kernel_itself_refuses_what_it_cannot_read() -> None:
-    with pytest.raises((RuntimeError, IndexError)):
+    with pytest.raises((RuntimeError, IndexError, ValueError)):
         OP(torch.zeros(2, 3, 4), GOOD_TARGET)
 
 
