@@ -1,13 +1,16 @@
 """Builds the compiled kernels with CMake where that is possible; the metadata is in pyproject.toml.
 
-AMFAST_NO_EXT=1 leaves the kernels out. Without a compiler, cmake or torch at build time the package
-is installed all the same, in pure Python; AMFAST_REQUIRE_EXT=1 turns that into an error.
+AMFAST_NO_EXT=1 leaves the kernels out, AMFAST_NO_CUDA_EXT=1 those for CUDA, which are built where
+nvcc is found and is of the CUDA version of torch. Without a compiler, cmake or torch at build time
+the package is installed all the same, in pure Python; AMFAST_REQUIRE_EXT=1 makes that an error.
+TORCH_CUDA_ARCH_LIST ("8.0;9.0+PTX") names the GPUs to build for.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +23,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import ExecError
 
 ROOT = Path(__file__).resolve().parent
-LIBRARY = "amfast._C_cpu"
+CPU_LIBRARY, CUDA_LIBRARY = "amfast._C_cpu", "amfast._C_cuda"
 
 
 def tool_path() -> str:
@@ -56,19 +59,76 @@ def reason_not_to_build(
     return None
 
 
+def nvcc_version(nvcc: str) -> tuple[int, int] | None:
+    """Major and minor version of this nvcc, or None where it does not say."""
+    try:
+        said = subprocess.run(
+            [nvcc, "--version"], capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    found = re.search(r"release (\d+)\.(\d+)", said)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def torch_cuda_version() -> str | None:
+    """The CUDA version that the installed torch was built with, None where it is CPU-only."""
+    ask = "import torch; print(torch.version.cuda or '')"
+    said = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    return said.stdout.strip() or None
+
+
+def reason_not_to_build_cuda(
+    env: Mapping[str, str], nvcc: tuple[int, int] | None, torch_cuda: str | None
+) -> str | None:
+    """Why the CUDA kernels cannot or should not be built here, or None where they can."""
+    if is_set(env, "AMFAST_NO_CUDA_EXT"):
+        return "AMFAST_NO_CUDA_EXT is set"
+    if torch_cuda is None:
+        return "the installed torch is CPU-only"
+    if nvcc is None:
+        return "nvcc was not found"
+    if nvcc[0] != int(torch_cuda.partition(".")[0]):
+        return f"nvcc is of CUDA {nvcc[0]}.{nvcc[1]} and torch of CUDA {torch_cuda}"
+    return None
+
+
+def cuda_architectures(env: Mapping[str, str], nvcc: tuple[int, int]) -> str:
+    """CMAKE_CUDA_ARCHITECTURES: what TORCH_CUDA_ARCH_LIST names, or all from the V100 on.
+
+    ``ValueError`` where the list holds something else than versions such as 8.6 or 9.0+PTX.
+    """
+    named = env.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
+    if not named:
+        known = ["75", "80", "86", "90"] + (["100", "120"] if nvcc >= (12, 8) else [])
+        # The newest one's intermediate code serves the GPUs that come after it.
+        return (
+            ";".join(f"{a}-real" for a in ["70"] * (nvcc < (13, 0)) + known[:-1]) + f";{known[-1]}"
+        )
+    architectures = []
+    for name in named:
+        found = re.fullmatch(r"(\d+)\.(\d+[af]?)(\+PTX)?", name)
+        if found is None:
+            raise ValueError(
+                f"TORCH_CUDA_ARCH_LIST holds {name!r}; give versions such as '8.0;9.0+PTX'"
+            )
+        architectures.append(f"{found[1]}{found[2]}" + ("" if found[3] else "-real"))
+    return ";".join(architectures)
+
+
 def is_set(env: Mapping[str, str], name: str) -> bool:
     return env.get(name, "") not in ("", "0")
 
 
-def give_up(reason: str, env: Mapping[str, str]) -> None:
-    """Say that the package will be pure Python, or raise where kernels are required."""
+def give_up(reason: str, env: Mapping[str, str], library: str = CPU_LIBRARY) -> None:
+    """Say that a library will be missing, or raise where kernels are required."""
     if is_set(env, "AMFAST_REQUIRE_EXT"):
         raise ExecError(f"AMFAST_REQUIRE_EXT is set, but the kernels were not built: {reason}.")
-    print(
-        f"amfast: installing without compiled kernels, since {reason}; "
-        "the reference implementations will serve.",
-        file=sys.stderr,
-    )
+    instead = {
+        CPU_LIBRARY: "compiled kernels, since {}; the reference implementations will serve.",
+        CUDA_LIBRARY: "compiled CUDA kernels, since {}; on a GPU Triton's will serve.",
+    }
+    print(f"amfast: installing without {instead[library].format(reason)}", file=sys.stderr)
 
 
 def build_folder() -> Path:
@@ -81,7 +141,7 @@ def build_folder() -> Path:
 
 
 class BuildWithCMake(build_ext):
-    """Builds csrc/ into amfast/_C_cpu.so, a library that no Python version is written into."""
+    """Builds csrc/ into libraries in amfast/ that no Python version is written into."""
 
     def get_ext_filename(self, fullname: str) -> str:
         return str(Path(*fullname.split("."))) + ".so"
@@ -89,23 +149,43 @@ class BuildWithCMake(build_ext):
     def build_extension(self, ext: Extension) -> None:
         build = build_folder()
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        library = ext.name.rpartition(".")[2]
         cmake = find_tool("cmake")
-        configure = ["-S", str(ROOT), "-B", str(build), f"-DAMFAST_PYTHON={sys.executable}"]
         environment = {**os.environ, "PATH": tool_path()}
         try:
-            subprocess.run([cmake, *configure], check=True, env=environment)
+            configure = ["-S", str(ROOT), "-B", str(build), f"-DAMFAST_PYTHON={sys.executable}"]
             subprocess.run(
-                [cmake, "--build", str(build), "--parallel"], check=True, env=environment
+                [cmake, *configure, *self.cuda_options(ext)], check=True, env=environment
             )
-        except (OSError, subprocess.CalledProcessError) as error:
+            subprocess.run(
+                [cmake, "--build", str(build), "--parallel", "--target", library],
+                check=True,
+                env=environment,
+            )
+        except (OSError, ValueError, subprocess.CalledProcessError) as error:
             # An older library must not pass for the one that could not be built.
             target.unlink(missing_ok=True)
             if self.editable_mode:
                 (ROOT / self.get_ext_filename(ext.name)).unlink(missing_ok=True)
-            give_up(f"the build failed ({error})", os.environ)
+            give_up(f"the build failed ({error})", os.environ, ext.name)
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(build / f"{ext.name.rpartition('.')[2]}.so", target)
+        shutil.copyfile(build / f"{library}.so", target)
+
+    @staticmethod
+    def cuda_options(ext: Extension) -> list[str]:
+        if ext.name != CUDA_LIBRARY:
+            return ["-DAMFAST_CUDA=OFF"]
+        nvcc = find_tool("nvcc")
+        version = nvcc_version(nvcc) if nvcc else None
+        if version is None:
+            raise ValueError("nvcc was not found")
+        architectures = cuda_architectures(os.environ, version)
+        return [
+            "-DAMFAST_CUDA=ON",
+            f"-DCMAKE_CUDA_COMPILER={nvcc}",
+            f"-DCMAKE_CUDA_ARCHITECTURES={architectures}",
+        ]
 
 
 class PlatformWheel(bdist_wheel):
@@ -118,12 +198,20 @@ class PlatformWheel(bdist_wheel):
 
 def extensions() -> list[Extension]:
     reason = reason_not_to_build(os.environ)
-    if reason is None:
-        # Optional: the install goes on where build_extension gave up and left no library.
-        optional = not is_set(os.environ, "AMFAST_REQUIRE_EXT")
-        return [Extension(LIBRARY, sources=[], optional=optional)]
-    give_up(reason, os.environ)
-    return []
+    if reason is not None:
+        give_up(reason, os.environ)
+        return []
+    # Optional: the install goes on where build_extension gave up and left no library.
+    optional = not is_set(os.environ, "AMFAST_REQUIRE_EXT")
+    built = [Extension(CPU_LIBRARY, sources=[], optional=optional)]
+    nvcc = find_tool("nvcc")
+    version = nvcc_version(nvcc) if nvcc else None
+    without_cuda = reason_not_to_build_cuda(os.environ, version, torch_cuda_version())
+    if without_cuda is None:
+        built.append(Extension(CUDA_LIBRARY, sources=[], optional=optional))
+    else:
+        print(f"amfast: no compiled CUDA kernels, since {without_cuda}.", file=sys.stderr)
+    return built
 
 
 if __name__ == "__main__":

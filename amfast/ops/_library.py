@@ -156,7 +156,8 @@ def _implementation(op: str, device: str) -> OpImplementation:
     if device == "cuda" and name == "reference":
         clauses.append(WITHOUT_TRITON or "it has no Triton kernel")
     why = " and ".join(dict.fromkeys(clauses))
-    return OpImplementation(op, device, name, f"{why}, so the {name} one serves.")
+    serves = "Triton's kernel" if name == "triton" else "the reference"
+    return OpImplementation(op, device, name, f"{why}, so {serves} serves.")
 
 
 def _has_kernel(op: str, device: str) -> bool:

@@ -96,7 +96,10 @@ def _nan_unless(condition: Tensor, like: Tensor) -> Tensor:
 
 def _forward_fake(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows, dtype = logits.shape[0], accumulator(logits.dtype)
-    log_probs, lse = logits.new_empty((rows,), dtype=dtype), logits.new_empty((2, rows), dtype=dtype)
+    log_probs, lse = (
+        logits.new_empty((rows,), dtype=dtype),
+        logits.new_empty((2, rows), dtype=dtype),
+    )
     return log_probs, lse, logits.new_empty((rows,), dtype=torch.int64)
 
 
@@ -160,8 +163,7 @@ def _check_range(target: Tensor, classes: int) -> None:
 
 
 _FORWARD = define_op(
-    "target_log_prob(Tensor logits, Tensor target)"
-    " -> (Tensor log_probs, Tensor lse, Tensor top1)",
+    "target_log_prob(Tensor logits, Tensor target) -> (Tensor log_probs, Tensor lse, Tensor top1)",
     reference=_forward_ref,
     fake=_forward_fake,
     triton="target_log_prob.forward",

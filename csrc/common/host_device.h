@@ -8,3 +8,12 @@
 // Always inlined: a caller compiled for a wider vector unit must get the helpers compiled for it too.
 #define AMFAST_HOST_DEVICE inline __attribute__((always_inline))
 #endif
+
+// The run-time compiler knows no standard headers.
+#if defined(__CUDACC_RTC__)
+using int64_t = long long;
+using uint32_t = unsigned int;
+using uint64_t = unsigned long long;
+#else
+#include <cstdint>
+#endif

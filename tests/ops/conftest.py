@@ -16,7 +16,6 @@ import torch
 from amfast.ops import _library
 
 
-
 def round_bfloat16_as_a_gpu_does() -> None:
     """Triton's interpreter cuts float32 off to bfloat16, where its compiled kernels round."""
     from triton import language as tl

@@ -80,9 +80,7 @@ def _backward_kernel(
         x = tl.load(logits + row * row_stride + columns, mask=mask, other=0.0).to(ACC)
         probability = tl.exp(x - largest - log_sum)
         dx = d * (tl.where(columns == wanted, 1.0, 0.0) - probability)
-        tl.store(
-            dlogits + row * classes + columns, dx.to(dlogits.dtype.element_ty), mask=mask
-        )
+        tl.store(dlogits + row * classes + columns, dx.to(dlogits.dtype.element_ty), mask=mask)
 
 
 def forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
