@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from amfast.ops import target_log_prob, target_log_prob_ref
-from bench.contestants import CONTESTANTS, DEVICES, contestant
-from tests.tolerances import TOLERANCES
+from bench.contestants import CONTESTANTS, DEVICES, time_op
 
 ROWS = 64 * 20
 
@@ -23,29 +21,12 @@ ROWS = 64 * 20
 @pytest.mark.parametrize("classes", [12, 365, 1000])
 @pytest.mark.parametrize("device", DEVICES)
 def test_forward_and_backward(
-    device: str, classes: int, dtype: torch.dtype, name: str, validated: Any
+    device: str, classes: int, dtype: torch.dtype, name: str, benchmark: Any
 ) -> None:
     torch.manual_seed(0)
-    logits = (3 * torch.randn(ROWS, classes)).to(device, dtype).requires_grad_()
+    logits = 3 * torch.randn(ROWS, classes).to(dtype)
     target = torch.randint(classes, (ROWS,)).to(device)
-    dlog_probs = torch.randn(ROWS).to(device)
-    function = contestant(name, "target_log_prob", target_log_prob, target_log_prob_ref, device)
-
-    def run() -> tuple[Tensor, Tensor]:
-        log_probs = function(logits, target)
-        (dlogits,) = torch.autograd.grad(log_probs, logits, dlog_probs)
-        return log_probs, dlogits
-
-    exact = logits.detach().double().requires_grad_()
-    wanted = target_log_prob_ref(exact, target)
-    (dwanted,) = torch.autograd.grad(wanted, exact, dlog_probs.double())
-    rtol, atol = TOLERANCES[dtype]
-    validated(
-        run,
-        group=f"target_log_prob {classes} {str(dtype).removeprefix('torch.')} {device}",
-        contestant=name,
-        wanted=(wanted, dwanted),
-        rtol=rtol,
-        atol=atol,
-        bytes_moved=3 * logits.numel() * logits.element_size(),  # read twice, gradient written
-    )
+    functions = (lambda x: target_log_prob(x, target), lambda x: target_log_prob_ref(x, target))
+    place = (device, f"{classes} {str(dtype).removeprefix('torch.')}")
+    # read twice, gradient written
+    time_op(benchmark, "target_log_prob", name, place, functions, [logits], 3 * logits.numel())

@@ -1,22 +1,23 @@
-"""Who runs in an op's benchmark: the kernel, the reference, the reference compiled."""
+"""Who runs in an op's benchmark: the kernel, Triton's beside it, the reference, it compiled."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from amfast.ops import implementations
-from bench.machine import synchronize
+from amfast.ops import _library, implementations
+from bench.machine import copy_bandwidth, synchronize
 from tests.ops.maps import Draw, Function, run
 from tests.tolerances import TOLERANCES
 
-CONTESTANTS = ["kernel", "reference", "compiled-reference"]
-
+#: "kernel" is what serves; "triton" its Triton kernel, where a compiled one serves on CUDA.
+CONTESTANTS = ["kernel", "triton", "reference", "compiled-reference"]
 
 #: Where ops are timed.
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -26,16 +27,32 @@ def contestant(
     name: str, op: str, function: Callable[..., Any], ref: Callable[..., Any], device: str
 ) -> Any:
     """One of ``CONTESTANTS``; the test is skipped where it cannot run on this machine."""
+    served = {i.op: i.implementation for i in implementations() if i.device == device}
     if name == "kernel":
-        served = {i.op: i.implementation for i in implementations() if i.device == device}
         if served[op] == "reference":
             pytest.skip(f"no kernel of {op} serves on {device}")
+        return function
+    if name == "triton":
+        if device != "cuda" or served[op] != "compiled" or op not in _library.TRITON:
+            pytest.skip(f"no Triton kernel of {op} stands beside a compiled one on {device}")
         return function
     if name == "reference":
         return ref
     if device == "cpu" and shutil.which("g++") is None:
         pytest.skip("torch.compile needs g++")
     return torch.compile(ref, dynamic=False)
+
+
+@contextmanager
+def triton_serves(op: str, on: str = "CUDA") -> Iterator[None]:
+    """Inside, ``op`` and its backward run as Triton kernels, whatever serves otherwise."""
+    instead = torch.library.Library(_library.NAMESPACE, "IMPL")
+    try:
+        for name in (op, f"{op}_backward"):
+            instead.impl(name, _library.triton_function(_library.TRITON[name]), on)
+        yield
+    finally:
+        instead._destroy()
 
 
 #: Images, channels and size of the maps behind the embedded generator's norms and, on the CPU with
@@ -73,22 +90,27 @@ def time_op(
     ``place`` is one of ``PLACES``, ``functions`` the op and its reference; ``inputs``, on the CPU,
     go to the place's device. ``moved`` are the elements that have to be read and written at least.
     """
-    device, shape = place
-    function = contestant(name, op, *functions, device)
-    there = [x.to(device) for x in inputs]
-    agree(function, functions[1], there)
-    run = forward_and_backward(function, there)
+    device, shape = torch.device(place[0]), place[1]
+    function = contestant(name, op, *functions, device.type)
+    with triton_serves(op) if name == "triton" else nullcontext():
+        there = [x.to(device) for x in inputs]
+        agree(function, functions[1], there)
+        run = forward_and_backward(function, there)
+        # A GPU is given several calls at once, so that the host's share is not what is timed.
+        calls = 10 if device.type == "cuda" else 1
 
-    def timed() -> None:
-        run()
-        synchronize(torch.device(device))
+        def timed() -> None:
+            for _ in range(calls):
+                run()
+            synchronize(device)
 
-    benchmark.group = f"{op} {shape} {device}"
-    benchmark(timed)
-    benchmark.extra_info["contestant"] = name
+        benchmark.group = f"{op} {shape} {device}"
+        benchmark(timed)
+    benchmark.extra_info.update(contestant=name, units=calls)
     if benchmark.stats is not None:  # None under --benchmark-disable
-        seconds = benchmark.stats.stats.min
-        benchmark.extra_info["GB/s"] = moved * inputs[0].element_size() / seconds / 1e9
+        bandwidth = moved * inputs[0].element_size() * calls / benchmark.stats.stats.min
+        benchmark.extra_info["GB/s"] = bandwidth / 1e9
+        benchmark.extra_info["of_copy"] = bandwidth / copy_bandwidth(device)
 
 
 def forward_and_backward(

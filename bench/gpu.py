@@ -36,6 +36,7 @@ MODULES = {
     "pytest_benchmark": "pytest-benchmark",
     "hypothesis": "hypothesis",
 }
+OP_RIVALS = ("triton", "reference", "compiled-reference")
 TRIAL_HEAD = [
     "trial",
     "contestant",
@@ -47,7 +48,7 @@ TRIAL_HEAD = [
     "MB kept per image",
     "theirs / ours",
 ]
-OP_HEAD = ["op", "kernel, GB/s", "reference / kernel", "compiled / kernel"]
+OP_HEAD = ["op", "kernel, GB/s", "of a copy's", *(f"{other} / kernel" for other in OP_RIVALS)]
 
 
 def missing(find_module: Callable[[str], object | None] = find_spec) -> str | None:
@@ -135,13 +136,13 @@ def _trial_rows(name: str, contestants: dict[str, Any]) -> list[list[str]]:
 
 def _op_row(name: str, contestants: dict[str, Any]) -> list[str]:
     if "kernel" not in contestants:
-        return [name, "no kernel", "", ""]
+        return [name, "no kernel", *[""] * (len(OP_HEAD) - 2)]
     kernel = contestants["kernel"]
     ratios = [
-        f"{contestants[other]['seconds'] / kernel['seconds']:.2f}"
-        for other in ("reference", "compiled-reference")
+        f"{contestants[rival]['seconds'] / kernel['seconds']:.2f}" if rival in contestants else ""
+        for rival in OP_RIVALS
     ]
-    return [name, f"{kernel['GB/s']:.0f}", *ratios]
+    return [name, f"{kernel['GB/s']:.0f}", f"{100 * kernel['of_copy']:.0f} %", *ratios]
 
 
 def main() -> None:
@@ -150,6 +151,7 @@ def main() -> None:
         sys.exit(f"make gpu: {reason}")
     run("setup.py", "-q", "build_ext", "--inplace", AMFAST_REQUIRE_EXT="1")
     run("-m", "pytest", "-m", "gpu")
+    run("-m", "pytest", "-m", "gpu", "tests/ops", AMFAST_NO_CUDA_EXT="1")  # Triton's kernels
     report = ROOT / "build" / "gpu.json"
     report.parent.mkdir(exist_ok=True)
     options = ["-o", "python_files=bench_*.py", "-k", "cuda", f"--benchmark-json={report}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +62,19 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, rounds: int = 10) -> f
         synchronize(device)
         best = min(best, time.perf_counter() - began)
     return 2 * side**3 / best
+
+
+@lru_cache
+def copy_bandwidth(device: torch.device, rounds: int = 20) -> float:
+    """Bytes per second, read and written, of copying a tensor no cache holds: best of ``rounds``."""
+    count = 2**28 if device.type == "cuda" else 2**25
+    source = torch.randn(count, device=device)
+    target = torch.empty_like(source)
+    best = float("inf")
+    for _ in range(rounds + 3):  # as above
+        synchronize(device)
+        began = time.perf_counter()
+        target.copy_(source)
+        synchronize(device)
+        best = min(best, time.perf_counter() - began)
+    return 2 * source.nbytes / best
