@@ -66,7 +66,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, rounds: int = 10) -> f
 
 @lru_cache
 def copy_bandwidth(device: torch.device, rounds: int = 20) -> float:
-    """Bytes per second, read and written, of copying a tensor no cache holds: best of ``rounds``."""
+    """Bytes a second, read and written, of copying what no cache holds: the best of ``rounds``."""
     count = 2**28 if device.type == "cuda" else 2**25
     source = torch.randn(count, device=device)
     target = torch.empty_like(source)

@@ -6,6 +6,9 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
+#: Options of every launch: products and sums are rounded one by one, as the references round them.
+ROUNDING = {"enable_fp_fusion": False}
+
 
 def on_device_of(tensor: Tensor) -> torch.cuda.device_of:
     """The device a kernel starts on: Triton takes the current one, not that of its arguments."""
