@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 
-from amfast.ops._library import load_compiled
+from amfast.ops._library import load_compiled, without_triton
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -203,6 +203,16 @@ def test_asking_for_the_reference_is_silent() -> None:
     assert answer["grad"] == [[0.5, -0.5], [-0.5, 0.5]]
     assert set(answer["implementations"].values()) == {"reference"}
     assert all("AMFAST_NO_EXT is set" in reason for reason in answer["reasons"])
+
+
+def test_why_triton_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    assert without_triton(find_module=lambda name: None) == "triton is not installed"
+    assert without_triton(lambda name: name, lambda tool: tool == "clang") is None
+    lacking = without_triton(lambda name: name, lambda tool: None)
+    assert lacking == "triton finds no C compiler (looked for gcc, clang, cc)"
+    monkeypatch.setenv("CC", "mycc -m64")
+    assert without_triton(lambda name: name, lambda tool: tool == "mycc") is None
 
 
 def test_outcomes_of_loading(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ and the Triton kernel otherwise. ``implementations`` asks the dispatcher which s
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -171,15 +172,26 @@ def _is_set(variable: str) -> bool:
     return os.environ.get(variable, "") not in ("", "0")
 
 
+def without_triton(
+    find_module: Callable[[str], object | None] = find_spec,
+    find_tool: Callable[[str], object | None] = shutil.which,
+) -> str | None:
+    """Why Triton cannot serve on this machine, or None where it can."""
+    if find_module("triton") is None:
+        return "triton is not installed"
+    compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang", "cc"]
+    if not any(find_tool(compiler.split()[0]) for compiler in compilers):
+        return f"triton finds no C compiler (looked for {', '.join(compilers)})"
+    return None
+
+
 def _without(*variables: str) -> str | None:
     """Why kernels are not wanted in this process, or None where they are."""
     found = [variable for variable in variables if _is_set(variable)]
     return f"{found[0]} is set" if found else None
 
 
-WITHOUT_TRITON = _without("AMFAST_NO_EXT") or (
-    None if find_spec("triton") else "triton is not installed"
-)
+WITHOUT_TRITON = _without("AMFAST_NO_EXT") or without_triton()
 LIBRARIES = {
     "cpu": load_compiled(PACKAGE / "_C_cpu.so", without=_without("AMFAST_NO_EXT")),
     "cuda": load_compiled(
