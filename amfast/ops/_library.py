@@ -179,7 +179,7 @@ def without_triton(
     """Why Triton cannot serve on this machine, or None where it can."""
     if find_module("triton") is None:
         return "triton is not installed"
-    compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang", "cc"]
+    compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]
     if not any(find_tool(compiler.split()[0]) for compiler in compilers):
         return f"triton finds no C compiler (looked for {', '.join(compilers)})"
     return None
