@@ -91,12 +91,14 @@ _FORWARD = define_op(
     "cond_norm_relu(Tensor x, Tensor scale, Tensor shift) -> Tensor",
     reference=cond_norm_relu_ref,
     fake=_forward_fake,
+    triton="cond_norm_relu.forward",
 )
 _BACKWARD = define_op(
     "cond_norm_relu_backward(Tensor dy, Tensor x, Tensor scale, Tensor shift)"
     " -> (Tensor dx, Tensor dscale, Tensor dshift)",
     reference=backward_ref,
     fake=_backward_fake,
+    triton="cond_norm_relu.backward",
 )
 define_gradient(_FORWARD, _backward, setup_context=_setup_context)
 forbid_second_derivative(_BACKWARD, public="amfast.ops.cond_norm_relu")

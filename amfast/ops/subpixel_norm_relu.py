@@ -39,17 +39,21 @@ def subpixel_norm_relu(
         UsageError: wrong rank, size, dtype or device of an argument, or an unknown ``impl``.
     """
     check_impl(impl)
+    check_phases(x)
+    check_affine(scale, shift, x, channels=x.shape[1] // 4)
+    if impl == "ref":
+        return subpixel_norm_relu_ref(x, scale, shift)
+    y: Tensor = torch.ops.amfast.subpixel_norm_relu(x, scale, shift)
+    return y
+
+
+def check_phases(x: Tensor) -> None:
     check_map("x", x)
     if x.shape[1] % 4 or x.shape[2] == 0 or x.shape[3] == 0:
         raise UsageError(
             f"x has shape {list(x.shape)}; it must be [N, 4 * C, H + 1, W + 1]: "
             "four phases of a map."
         )
-    check_affine(scale, shift, x, channels=x.shape[1] // 4)
-    if impl == "ref":
-        return subpixel_norm_relu_ref(x, scale, shift)
-    y: Tensor = torch.ops.amfast.subpixel_norm_relu(x, scale, shift)
-    return y
 
 
 def subpixel_norm_relu_ref(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -119,12 +123,14 @@ _FORWARD = define_op(
     "subpixel_norm_relu(Tensor x, Tensor scale, Tensor shift) -> Tensor",
     reference=subpixel_norm_relu_ref,
     fake=_forward_fake,
+    triton="subpixel_norm_relu.forward",
 )
 _BACKWARD = define_op(
     "subpixel_norm_relu_backward(Tensor dy, Tensor x, Tensor scale, Tensor shift)"
     " -> (Tensor dx, Tensor dscale, Tensor dshift)",
     reference=_backward_ref,
     fake=_backward_fake,
+    triton="subpixel_norm_relu.backward",
 )
 define_gradient(_FORWARD, _backward, setup_context=_setup_context)
 forbid_second_derivative(_BACKWARD, public="amfast.ops.subpixel_norm_relu")

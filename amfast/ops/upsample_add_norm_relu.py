@@ -140,12 +140,14 @@ _FORWARD = define_op(
     " -> (Tensor added, Tensor out)",
     reference=upsample_add_norm_relu_ref,
     fake=_forward_fake,
+    triton="upsample_add_norm_relu.forward",
 )
 _BACKWARD = define_op(
     "upsample_add_norm_relu_backward(Tensor? dsum, Tensor dout, Tensor added, Tensor scale,"
     " Tensor shift) -> (Tensor dh, Tensor dskip, Tensor dscale, Tensor dshift)",
     reference=_backward_ref,
     fake=_backward_fake,
+    triton="upsample_add_norm_relu.backward",
 )
 define_gradient(_FORWARD, _backward, setup_context=_setup_context)
 forbid_second_derivative(_BACKWARD, public="amfast.ops.upsample_add_norm_relu")

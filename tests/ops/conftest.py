@@ -32,9 +32,27 @@ def round_bfloat16_as_a_gpu_does() -> None:
     interpreter._convert_float = rounded
 
 
+def patch_each_module_once() -> None:
+    """Triton's interpreter prepares a module anew whenever a kernel calls a function of it, which
+    takes it longer than the kernels.
+    """
+    from triton.runtime import interpreter
+
+    prepared: set[str] = set()
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        if function.fn.__module__ not in prepared:
+            interpreter._patch_lang(function.fn)
+            prepared.add(function.fn.__module__)
+        return function.rewrite()(*args, **kwargs)
+
+    interpreter.InterpretedFunction.__call__ = call
+
+
 INSTEAD = os.environ.get("AMFAST_TEST_OPS")
 if INSTEAD == "triton":
     round_bfloat16_as_a_gpu_does()
+    patch_each_module_once()
     for op, where in _library.TRITON.items():
         _library.LIBRARY.impl(op, _library.triton_function(where), "CPU")
 elif INSTEAD:
