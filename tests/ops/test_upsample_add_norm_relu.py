@@ -1,205 +1,20 @@
-"""upsample_add_norm_relu against float64, forward and backward, whichever implementation serves.
-
-tests/test_kernels.py runs it again on every other implementation.
-"""
+"""What is particular to upsample_add_norm_relu; the rest is in tests/ops/test_map_ops.py."""
 
 from __future__ import annotations
 
-import functools
-
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
-from amfast.errors import UsageError
-from amfast.ops import (
-    upsample_add,
-    upsample_add_norm_relu,
-    upsample_add_norm_relu_ref,
-)
+from amfast.ops import upsample_add_norm_relu, upsample_add_norm_relu_ref
 from tests.ops import maps
-
-OP = torch.ops.amfast.upsample_add_norm_relu.default
-BACKWARD_OP = torch.ops.amfast.upsample_add_norm_relu_backward.default
-
-
-def make_inputs(
-    shape: tuple[int, ...],
-    dtype: torch.dtype = torch.float32,
-    seed: int = 0,
-    channels_last: bool = True,
-) -> list[Tensor]:
-    n, c, height, width = shape  # of skip
-    draw = maps.Draw(dtype, seed)
-    h = draw.map(n, c, 2 * height, 2 * width, channels_last=channels_last)
-    skip = draw.map(n, c, height, width, channels_last=channels_last)
-    return [h, skip, draw.factor(n, c), draw.factor(n, c)]
-
-
-def pytorch(h: Tensor, skip: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """The same in PyTorch's own operators, in the dtype of the maps throughout."""
-    added = h + skip.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-    scale, shift = scale.to(h.dtype)[..., None, None], shift.to(h.dtype)[..., None, None]
-    return added, torch.addcmul(shift, added, scale).relu()
-
-
-def rounding_between(dtype: torch.dtype) -> maps.Function:
-    """The specification in float64, but for the sum, which is rounded to the dtype of the maps."""
-
-    def specified(h: Tensor, skip: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-        added = upsample_add(h, skip)
-        added = added + (added.to(dtype).double() - added).detach()
-        return added, (added * scale[..., None, None] + shift[..., None, None]).relu()
-
-    return specified
-
-
-def test_the_implementation_under_test_is_the_one_meant() -> None:
-    assert maps.served("upsample_add_norm_relu", "upsample_add_norm_relu_backward") == maps.meant()
-
-
-@pytest.mark.parametrize("impl", ["auto", "ref"])
-@pytest.mark.parametrize("dtype", maps.DTYPES, ids=str)
-@pytest.mark.parametrize("shape", maps.SHAPES, ids=str)
-def test_values_and_gradients_match_float64(
-    shape: tuple[int, ...], dtype: torch.dtype, impl: str
-) -> None:
-    if impl == "ref" and dtype in maps.HALF_DTYPES:
-        dtype = torch.float32  # PyTorch adds up the sum's two gradients in the half type itself
-    inputs = make_inputs(shape, dtype)
-    found = maps.run(functools.partial(upsample_add_norm_relu, impl=impl), inputs)
-    maps.assert_near(found, maps.exact(rounding_between(dtype), inputs))
-    assert found[0].dtype == dtype
-    maps.assert_channels_last(found[0])
-
-
-@pytest.mark.parametrize("dtype", maps.HALF_DTYPES, ids=str)
-def test_half_types_err_at_most_twice_as_much_as_pytorch(dtype: torch.dtype) -> None:
-    inputs = make_inputs((4, 24, 8, 8), dtype)
-    maps.assert_half_error_is_pytorchs(
-        maps.run(upsample_add_norm_relu, inputs),
-        maps.run(pytorch, inputs),
-        maps.exact(upsample_add_norm_relu_ref, inputs),
-    )
-
-
-@given(
-    shape=st.tuples(st.integers(0, 3), st.integers(0, 40), st.integers(0, 5), st.integers(0, 5)),
-    channels_last=st.booleans(),
-    seed=st.integers(0, 2**31),
-)
-@settings(max_examples=60, deadline=None, derandomize=True)
-def test_any_shape_and_layout(shape: tuple[int, ...], channels_last: bool, seed: int) -> None:
-    inputs = make_inputs(shape, seed=seed, channels_last=channels_last)
-    maps.assert_near(
-        maps.run(upsample_add_norm_relu, inputs), maps.exact(upsample_add_norm_relu_ref, inputs)
-    )
-
-
-def test_strided_and_expanded_inputs() -> None:
-    inputs = make_inputs((3, 17, 4, 4))
-    wanted = maps.run(upsample_add_norm_relu, inputs)
-    spread = [torch.stack([x, x + 1], dim=-1)[..., 0] for x in inputs]
-    for a, b in zip(maps.run(upsample_add_norm_relu, spread), wanted, strict=True):
-        assert torch.equal(a, b)
-    with torch.no_grad():
-        row = [x[:1].expand(x.shape) for x in inputs]
-        found = maps._as_tuple(upsample_add_norm_relu(*row))[0]
-    assert torch.equal(found[0], found[2])
-
-
-def test_nan_stays_in_its_image() -> None:
-    inputs = make_inputs((3, 5, 4, 4))
-    clean = maps.run(upsample_add_norm_relu, inputs)
-    poisoned = [x.clone() for x in inputs]
-    poisoned[0][1, 2] = torch.nan
-    for a, b in zip(maps.run(upsample_add_norm_relu, poisoned), clean, strict=True):
-        assert torch.equal(a[[0, 2]], b[[0, 2]])
-    assert maps._as_tuple(upsample_add_norm_relu(*poisoned))[-1][1].isnan().any()
-
-
-def test_gradcheck_in_float64() -> None:
-    inputs = [x.requires_grad_() for x in make_inputs((2, 3, 2, 2), torch.float64)]
-    assert torch.autograd.gradcheck(upsample_add_norm_relu, inputs)
-    assert torch.autograd.gradcheck(upsample_add_norm_relu_ref, inputs)
-
-
-def test_a_second_derivative_is_refused_and_the_reference_has_one() -> None:
-    inputs = [x.requires_grad_() for x in make_inputs((2, 3, 2, 2), torch.float64)]
-    value = maps._as_tuple(upsample_add_norm_relu(*inputs))[-1]
-    first = torch.autograd.grad(value.square().sum(), inputs, create_graph=True)
-    with pytest.raises(NotImplementedError, match="cannot be differentiated twice.*impl='ref'"):
-        first[-1].square().sum().backward()
-    assert torch.autograd.gradgradcheck(upsample_add_norm_relu_ref, inputs)
-
-
-@pytest.mark.parametrize("shape", [(0, 3, 2, 2), (2, 17, 3, 2), (1, 4, 1, 1)], ids=str)
-def test_opcheck(shape: tuple[int, ...]) -> None:
-    inputs = make_inputs(shape)
-    torch.library.opcheck(
-        OP, tuple(x.clone(memory_format=torch.preserve_format).requires_grad_() for x in inputs)
-    )
-    added, out = OP(*inputs)
-    dout = torch.randn_like(out)
-    for dsum in (None, torch.randn_like(added)):
-        torch.library.opcheck(BACKWARD_OP, (dsum, dout, added, inputs[2], inputs[3]))
-
-
-def test_compiles_without_a_graph_break() -> None:
-    inputs = make_inputs((2, 5, 3, 4))
-    compiled = torch.compile(upsample_add_norm_relu, backend="aot_eager", fullgraph=True)
-    for a, b in zip(
-        maps.run(compiled, inputs), maps.run(upsample_add_norm_relu, inputs), strict=True
-    ):
-        assert torch.equal(a, b)
-
-
-def test_what_is_kept_for_the_backward() -> None:
-    kept = [tuple(x.shape) for x in maps.saved(upsample_add_norm_relu, make_inputs((2, 5, 3, 4)))]
-    assert kept == [(2, 5, 6, 8), (2, 5), (2, 5)]
-
-
-GOOD = make_inputs((2, 3, 2, 2))
-
-
-@pytest.mark.parametrize(
-    ("index", "bad", "sentence"),
-    [
-        (0, torch.zeros(2, 3, 4, 4, dtype=torch.int64), "h is int64.*float32.*float16"),
-        (0, torch.zeros(2, 3, 4), r"h has shape \[2, 3, 4\].*\[N, C, H, W\]"),
-        (0, torch.zeros(2, 3, 3, 4), "h has shape .*must be even"),
-        (1, torch.zeros(2, 3, 4, 4), r"skip has shape .*\[2, 3, 2, 2\]"),
-        (1, torch.zeros(2, 3, 2, 2).double(), "skip is float64.*float32, as h is"),
-        (1, torch.zeros(2, 3, 2, 2, device="meta"), "skip is on meta and h on cpu"),
-        (2, torch.zeros(2, 4), r"scale has shape \[2, 4\].*\[2, 3\]"),
-        (3, torch.zeros(3), r"shift has shape \[3\].*\[2, 3\]"),
-        (2, GOOD[2].double(), "scale is float64.*float32 maps.*float32"),
-        (3, GOOD[3].to("meta"), "shift is on meta and the maps on cpu"),
-    ],
-)
-@pytest.mark.parametrize("impl", ["auto", "ref"])
-def test_bad_arguments_get_a_sentence(index: int, bad: Tensor, sentence: str, impl: str) -> None:
-    inputs = [*GOOD[:index], bad, *GOOD[index + 1 :]]
-    with pytest.raises(UsageError, match=sentence):
-        upsample_add_norm_relu(*inputs, impl=impl)
-
-
-def test_an_unknown_impl_is_refused() -> None:
-    with pytest.raises(UsageError, match="impl is 'fast'.*'auto' or 'ref'"):
-        upsample_add_norm_relu(*GOOD, impl="fast")  # type: ignore[arg-type]
-
-
-def test_the_kernel_itself_refuses_what_it_cannot_read() -> None:
-    with pytest.raises((RuntimeError, IndexError, ValueError)):
-        OP(*GOOD[:-1], torch.zeros(2, 2))
+from tests.ops.map_cases import JUNCTION
 
 
 @pytest.mark.parametrize("used", [0, 1])
 def test_one_result_alone_may_be_used(used: int) -> None:
     """Then the other's gradient is not there at all, rather than zero."""
-    inputs = make_inputs((2, 17, 3, 2))
+    inputs = JUNCTION.inputs((2, 17, 3, 2))
 
     def one(*leaves: Tensor) -> Tensor:
         return upsample_add_norm_relu(*leaves)[used]
@@ -215,13 +30,3 @@ def test_one_result_alone_may_be_used(used: int) -> None:
     assert [g is None for g in found] == [False, False, used == 0, used == 0]
     present = [(f, w) for f, w in zip(found, wanted, strict=True) if f is not None]
     maps.assert_near([f for f, _ in present], [w.double() for _, w in present])
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", maps.DTYPES, ids=str)
-@pytest.mark.parametrize("shape", maps.SHAPES, ids=str)
-def test_cuda_matches_float64(shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    inputs = [x.cuda() for x in make_inputs(shape, dtype)]
-    maps.assert_near(
-        maps.run(upsample_add_norm_relu, inputs), maps.exact(rounding_between(dtype), inputs)
-    )
