@@ -18,6 +18,8 @@ from amfast.device import keep_freed_memory
 from amfast.ops import (
     cond_norm_relu,
     cond_norm_relu_ref,
+    lpips_distance,
+    lpips_distance_ref,
     subpixel_norm_relu,
     subpixel_norm_relu_ref,
     target_log_prob,
@@ -55,7 +57,10 @@ def biggan_128_ratio(rounds: int = 3) -> dict[str, float]:
 
 
 def op_ratios(rounds: int = 31) -> dict[str, float]:
-    """Each kernel against its reference, eager and compiled, at the embedded engine's largest."""
+    """Each kernel against its reference, eager and compiled, at the embedded engine's largest.
+
+    Except for lpips_distance, which is at AlexNet's second layer.
+    """
     n, c, size = 20, 16, 64
     d = draw()
     factors = [d.factor(n, c), d.factor(n, c)]
@@ -63,6 +68,7 @@ def op_ratios(rounds: int = 31) -> dict[str, float]:
     phases = d.map(n, 4 * c, size // 2 + 1, size // 2 + 1)
     rgb = (d.factor(1, c)[0], d.factor(1, c)[0], d.map(3, c, 3, 3), torch.randn(3))
     logits, target = torch.randn(n, 1000), torch.randint(1000, (n,))
+    fx, fy, w = d.map(n, 192, 27, 27).relu(), d.map(n, 192, 27, 27).relu(), torch.rand(192)
     cases: dict[str, tuple[Callable[..., object], Callable[..., object], Sequence[Tensor]]] = {
         "op_cond_norm_relu": (cond_norm_relu, cond_norm_relu_ref, [h, *factors]),
         "op_subpixel_norm_relu": (subpixel_norm_relu, subpixel_norm_relu_ref, [phases, *factors]),
@@ -80,6 +86,11 @@ def op_ratios(rounds: int = 31) -> dict[str, float]:
             lambda x: target_log_prob(x, target),
             lambda x: target_log_prob_ref(x, target),
             [logits],
+        ),
+        "op_lpips_distance": (
+            lambda fx, fy: lpips_distance(fx, fy, w),
+            lambda fx, fy: lpips_distance_ref(fx, fy, w),
+            [fx, fy],
         ),
     }
     ratios = {}

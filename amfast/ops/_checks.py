@@ -49,7 +49,7 @@ def check_like(name: str, value: Tensor, like_name: str, like: Tensor, shape: li
             f"{name} is {dtype_name(value.dtype)}; it must be {dtype_name(like.dtype)}, "
             f"as {like_name} is."
         )
-    _check_device(name, value, like_name, like)
+    check_same_device(name, value, like_name, like)
 
 
 def check_affine(scale: Tensor, shift: Tensor, x: Tensor, *, channels: int) -> None:
@@ -65,12 +65,21 @@ def check_affine(scale: Tensor, shift: Tensor, x: Tensor, *, channels: int) -> N
                 f"{name} is {dtype_name(value.dtype)}; beside {dtype_name(x.dtype)} maps "
                 f"it must be {dtype_name(accumulator(x.dtype))}."
             )
-        _check_device(name, value, "the maps", x)
+        check_same_device(name, value, "the maps", x)
 
 
-def _check_device(name: str, value: Tensor, like_name: str, like: Tensor) -> None:
+def check_same_device(name: str, value: Tensor, like_name: str, like: Tensor) -> None:
     if value.device != like.device:
         raise UsageError(
             f"{name} is on {value.device} and {like_name} on {like.device}; "
             "they must be on one device."
         )
+
+
+def has_values(value: Tensor) -> bool:
+    """Whether the numbers in ``value`` can be looked at without waiting for a device.
+
+    Tracing works on tensors without values: fakes, or tensors that stand for any batch.
+    """
+    plain = type(value) in (Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()
+    return plain and value.device.type == "cpu"
