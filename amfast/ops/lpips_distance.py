@@ -198,12 +198,14 @@ _FORWARD = define_op(
     "lpips_distance(Tensor fx, Tensor fy, Tensor w) -> Tensor",
     reference=lpips_distance_ref,
     fake=_forward_fake,
+    triton="lpips_distance.forward",
 )
 _BACKWARD = define_op(
     "lpips_distance_backward(Tensor ddistances, Tensor fx, Tensor fy, Tensor w)"
     " -> (Tensor dfx, Tensor dfy)",
     reference=_backward_ref,
     fake=_backward_fake,
+    triton="lpips_distance.backward",
 )
 define_gradient(_FORWARD, _backward, setup_context=_setup_context)
 forbid_second_derivative(_BACKWARD, public="amfast.ops.lpips_distance")
