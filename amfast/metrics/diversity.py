@@ -8,6 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from amfast.ops import lpips_distance
+from amfast.ops._checks import accumulator
+
+#: Elements of feature maps that are copied at once for the pairs that they are in, of either side.
+_COPIED = 1 << 22
+
 
 def random_pairs(images: int, pairs: int, seed: int) -> Tensor:
     """``pairs`` seeded pairs ``[pairs, 2]`` of different indices below ``images`` (at least 2)."""
@@ -35,7 +41,11 @@ def feature_distance(features: Sequence[Tensor], pairs: Tensor) -> Tensor:
     """
     total = torch.zeros(len(pairs), device=features[0].device)
     for maps in features:
-        unit = F.normalize(maps.float(), dim=1, eps=1e-10)
-        difference = unit[pairs[:, 0]] - unit[pairs[:, 1]]
-        total += difference.square().sum(dim=1).mean(dim=(1, 2))
+        unit = maps.new_ones(maps.shape[1], dtype=accumulator(maps.dtype))
+        at_once = max(1, _COPIED // maps.shape[1:].numel())
+        parts = [
+            lpips_distance(maps[part[:, 0]], maps[part[:, 1]], unit)
+            for part in pairs.split(at_once)
+        ]
+        total += torch.cat(parts)
     return total

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
+from amfast.metrics import diversity
 from amfast.metrics.diversity import feature_distance, pooled_distance, random_pairs
 
 
@@ -36,3 +38,15 @@ def test_feature_distance_by_hand() -> None:
     expected = torch.tensor([2.0, 2.0, 0.0, 0.5])
     torch.testing.assert_close(feature_distance([maps], pairs), expected)
     torch.testing.assert_close(feature_distance([maps, maps.half()], pairs), 2 * expected)
+
+
+def test_feature_distance_does_not_depend_on_how_many_pairs_are_copied_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    maps = [torch.randn(5, c, 3, 4, generator=random) for c in (6, 17)]
+    pairs = random_pairs(5, 12, seed=0)
+    together = feature_distance(maps, pairs)
+    monkeypatch.setattr(diversity, "_COPIED", 1)
+    assert torch.equal(feature_distance(maps, pairs), together)
+    assert feature_distance(maps, pairs[:0]).shape == (0,)
