@@ -12,17 +12,13 @@
 
 #include "../common/norm_relu.h"
 #include "clones.h"
+#include "lanes.h"
 
 namespace amfast {
 
 using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-// Channels that one inner loop works on: as many as the widest vector unit holds floats.
-constexpr int64_t kLanes = 16;
-// Elements that one thread should have at least, so that starting it pays off.
-constexpr int64_t kElementsPerThread = 16384;
 
 // Calls FUNCTION<T, Acc, Full>(...) for the type of the maps; Full tells whether every chunk has kLanes
 // channels, which makes its inner loops of constant length.

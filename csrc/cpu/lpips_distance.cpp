@@ -4,7 +4,6 @@
 #include <torch/csrc/stable/library.h>
 
 #include <cmath>
-#include <cstring>
 #include <tuple>
 #include <type_traits>
 #include <vector>
@@ -53,7 +52,7 @@ struct Work {
     std::vector<Acc> fx, fy, w;
 
     explicit Work(const Maps& maps)
-        : padded((maps.channels + kLanes - 1) / kLanes * kLanes), fx(padded), fy(padded), w(padded) {
+        : padded(padded_length(maps.channels)), fx(padded), fy(padded), w(padded) {
         std::copy_n(static_cast<const Acc*>(maps.w), maps.channels, w.begin());
     }
 };
@@ -70,16 +69,6 @@ AMFAST_HOST_DEVICE const Acc* load(const void* map, int64_t position, int64_t ch
         }
         return work;
     }
-}
-
-// Adding in this fixed order, whatever the vector unit, lets the compiler vectorise without -ffast-math.
-template <typename Acc>
-AMFAST_HOST_DEVICE Acc total(const Acc (&lanes)[kLanes]) {
-    typedef Acc Quad __attribute__((vector_size(4 * sizeof(Acc))));
-    Quad quads[kLanes / 4];
-    std::memcpy(quads, lanes, sizeof(quads));
-    const Quad sums = (quads[0] + quads[1]) + (quads[2] + quads[3]);
-    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
 // Of a position's features: 1 / (length + epsilon), which makes them a unit vector, and 1 / length.

@@ -2,100 +2,13 @@
 // The schema, the reference and the meaning of the values are in amfast/ops/target_log_prob.py.
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <limits>
 #include <tuple>
-#include <vector>
 
-#include "../common/log_softmax.h"
-#include "clones.h"
+#include "rows.h"
 
 namespace amfast {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-// Elements that one thread should have at least, so that starting it pays off.
-constexpr int64_t kElementsPerThread = 16384;
-
-// Independent partial results per row: as many as the widest vector unit holds floats. Adding in
-// this fixed order, whatever the vector unit, lets the compiler vectorise without -ffast-math.
-constexpr int64_t kLanes = 16;
-
-// A [N, C] matrix of logits whose rows are dense: element (i, j) is at i * row_stride + j.
-struct Rows {
-    const void* logits;
-    ScalarType dtype;
-    int64_t row_stride;
-    int64_t classes;  // C
-};
-
-struct Vector {
-    const void* data;
-    int64_t stride;
-};
-
-template <typename T>
-AMFAST_HOST_DEVICE T at(const Vector& vector, int64_t i) {
-    return static_cast<const T*>(vector.data)[i * vector.stride];
-}
-
-// The length of the working copy of a row: whole blocks of kLanes, so that no loop has a remainder.
-AMFAST_HOST_DEVICE int64_t padded_length(int64_t classes) {
-    return (classes + kLanes - 1) / kLanes * kLanes;
-}
-
-// Copies a row as Acc and pads it with -inf, which neither a maximum nor a sum of exponentials notices.
-template <typename Acc, typename T>
-AMFAST_HOST_DEVICE void load_row(const T* row, int64_t classes, Acc* work, int64_t padded) {
-    for (int64_t j = 0; j < classes; ++j) {
-        work[j] = static_cast<Acc>(row[j]);
-    }
-    for (int64_t j = classes; j < padded; ++j) {
-        work[j] = -std::numeric_limits<Acc>::infinity();
-    }
-}
-
-template <typename Acc>
-AMFAST_HOST_DEVICE Acc max_of(const Acc* work, int64_t padded) {
-    Acc lanes[kLanes];
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-        lanes[lane] = -std::numeric_limits<Acc>::infinity();
-    }
-    for (int64_t j = 0; j < padded; j += kLanes) {
-        for (int64_t lane = 0; lane < kLanes; ++lane) {
-            lanes[lane] = max_ignoring_nan(lanes[lane], work[j + lane]);
-        }
-    }
-    Acc result = lanes[0];
-    for (int64_t lane = 1; lane < kLanes; ++lane) {
-        result = max_ignoring_nan(result, lanes[lane]);
-    }
-    return result;
-}
-
-template <typename Acc>
-AMFAST_HOST_DEVICE Acc sum_of(const Acc* work, int64_t padded) {
-    Acc lanes[kLanes] = {};
-    for (int64_t j = 0; j < padded; j += kLanes) {
-        for (int64_t lane = 0; lane < kLanes; ++lane) {
-            lanes[lane] += work[j + lane];
-        }
-    }
-    Acc result = lanes[0];
-    for (int64_t lane = 1; lane < kLanes; ++lane) {
-        result += lanes[lane];
-    }
-    return result;
-}
 
 // The first place that holds `value`; `padded` where none does, as in a row of NaN alone.
 template <typename Acc>
@@ -209,32 +122,11 @@ void backward_rows(const Rows& rows, const Vector& dlog_probs, const Vector& tar
     }
 }
 
-ScalarType accumulator(ScalarType dtype) {
-    return dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 void check_inputs(const Tensor& logits, const Tensor& target) {
-    const ScalarType dtype = logits.scalar_type();
-    STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double ||
-                        dtype == ScalarType::BFloat16 || dtype == ScalarType::Half,
-                    "logits must be float32, float64, bfloat16 or float16");
-    STD_TORCH_CHECK(logits.dim() == 2 && logits.size(1) > 0, "logits must be [N, C] with C >= 1");
+    check_logits(logits);
     STD_TORCH_CHECK(target.scalar_type() == ScalarType::Long, "target must be int64");
     STD_TORCH_CHECK(target.dim() == 1 && target.size(0) == logits.size(0), "target must be [N]");
-    STD_TORCH_CHECK(logits.is_cpu() && target.is_cpu(), "logits and target must be on the CPU");
-}
-
-// Kernels read rows that are dense; other layouts (a transposed matrix, say) are copied first.
-Tensor with_dense_rows(const Tensor& logits) {
-    return logits.stride(1) == 1 ? logits : torch::stable::contiguous(logits);
-}
-
-Rows rows_of(const Tensor& logits) {
-    return Rows{logits.const_data_ptr(), logits.scalar_type(), logits.stride(0), logits.size(1)};
-}
-
-Vector vector_of(const Tensor& tensor) {
-    return Vector{tensor.const_data_ptr(), tensor.stride(0)};
+    STD_TORCH_CHECK(target.is_cpu(), "target must be on the CPU");
 }
 
 std::tuple<Tensor, Tensor, Tensor> target_log_prob(const Tensor logits_in, const Tensor target) {
