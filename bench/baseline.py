@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from amfast.classifiers.protocol import ClassifierSpec, to_classifier_input
+from amfast.classifiers.protocol import ClassifierSpec
 from amfast.generators.reference import BigGAN
 from bench.models import fold_spectral_norms
 
@@ -43,7 +44,7 @@ def plain_loop(
 
     def loss(embedding: Tensor) -> Tensor:
         images = model(embedding.expand(len(latents), -1), latents)
-        logits = classifier(to_classifier_input(images, spec))
+        logits = classifier(classifier_input(images, spec))
         return -F.log_softmax(logits, dim=1)[:, target].mean()
 
     return _loop(loss, start, lr, weights)
@@ -78,10 +79,31 @@ def frozen_compiled_loop(
 
     def loss(embedding: Tensor) -> Tensor:
         images = model(embedding.to(dtype).expand(len(latents), -1), latents)
-        logits = classifier(to_classifier_input(images, spec))
+        logits = classifier(classifier_input(images, spec))
         return -scale * F.log_softmax(logits.float(), dim=1)[:, target].mean()
 
     return _loop(torch.compile(loss, dynamic=False), start, lr, [])
+
+
+def classifier_input(images: Tensor, spec: ClassifierSpec) -> Tensor:
+    """Images ``[N, 3, H, W]`` in [-1, 1] -> ``[N, 3, size, size]``, resized and normalised."""
+    if images.shape[-2:] != (spec.size, spec.size):
+        images = F.interpolate(images, (spec.size, spec.size), mode="bilinear")
+    shift, factor = _normalisation(spec.mean, spec.std, images.dtype, images.device)
+    return torch.addcmul(shift, images, factor)
+
+
+@lru_cache(maxsize=64)
+def _normalisation(
+    mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """((images + 1) / 2 - mean) / std as shift + images * factor, ``[3, 1, 1]`` each.
+
+    Kept, since copying numbers to a device waits for it.
+    """
+    means, stds = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (mean, std))
+    shift, factor = (0.5 - means) / stds, 0.5 / stds
+    return shift.to(device, dtype), factor.to(device, dtype)
 
 
 def _loop(

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import alexnet
 
-from amfast.classifiers import ClassifierSpec, to_classifier_input
+from amfast.classifiers import ClassifierSpec
 from amfast.ops import cond_norm_relu
+from bench.baseline import classifier_input
 from bench.flops import rows
 from bench.models import fold_spectral_norms
 from tests.operators import count_dispatched
@@ -47,7 +48,7 @@ def test_the_plain_step_of_biggan_256_with_alexnet() -> None:
 
     def step() -> None:
         images = generator(embedding.expand(20, -1), latents)
-        logits = classifier(to_classifier_input(images, spec))
+        logits = classifier(classifier_input(images, spec))
         (-F.log_softmax(logits, dim=1)[:, 0].mean()).backward()
 
     count = count_dispatched(step)

@@ -6,14 +6,14 @@ import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from typing import Literal, Protocol, runtime_checkable
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amfast.fingerprint import fingerprint
+from amfast.ops.resize_to_classifier import ImageInput, ResizeMode, resize_to_classifier
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -29,7 +29,7 @@ class ClassifierSpec:
     std: tuple[float, float, float]
     labels: tuple[str, ...] = field(repr=False)
     fingerprint: str
-    resize: Literal["bilinear", "nearest"] = "bilinear"
+    resize: ResizeMode = "bilinear"
 
 
 @runtime_checkable
@@ -44,32 +44,22 @@ class Classifier(Protocol):
         ...
 
 
-def to_classifier_input(images: Tensor, spec: ClassifierSpec) -> Tensor:
+def to_classifier_input(
+    images: Tensor,
+    spec: ClassifierSpec,
+    *,
+    input: ImageInput = "image",
+    dtype: torch.dtype | None = None,
+) -> Tensor:
     """Images ``[N, 3, H, W]`` in [-1, 1] -> ``[N, 3, size, size]``, resized and normalised.
 
-    Bilinear resizing follows torch's ``align_corners=False`` without antialiasing, as the paper's
-    classifiers were fed.
+    With ``input="pre_tanh"`` the images are the tanh of what is given. The result is in ``dtype``,
+    by default that of ``images``, and channels_last. ``"bilinear"``, as the paper's classifiers
+    were fed, is torch's with ``align_corners=False`` and without antialiasing.
     """
-    if images.shape[-2:] != (spec.size, spec.size):
-        corners = False if spec.resize == "bilinear" else None
-        images = F.interpolate(
-            images, (spec.size, spec.size), mode=spec.resize, align_corners=corners
-        )
-    shift, factor = _normalisation(spec.mean, spec.std, images.dtype, images.device)
-    return torch.addcmul(shift, images, factor)
-
-
-@lru_cache(maxsize=64)
-def _normalisation(
-    mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """((images + 1) / 2 - mean) / std as shift + images * factor, ``[3, 1, 1]`` each.
-
-    Kept, since copying numbers to a device waits for it, and a recorded step must not.
-    """
-    means, stds = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (mean, std))
-    shift, factor = (0.5 - means) / stds, 0.5 / stds
-    return shift.to(device, dtype), factor.to(device, dtype)
+    return resize_to_classifier(
+        images, spec.size, spec.mean, spec.std, mode=spec.resize, input=input, dtype=dtype
+    )
 
 
 class ModuleClassifier:

@@ -89,3 +89,9 @@ class FrozenGenerator:
             latents = self.prepare_latents(latents)
         images: Tensor = self._network(embeddings, latents)
         return images.float()
+
+    def pre_tanh(self, embeddings: Tensor, latents: Tensor | PreparedLatents) -> Tensor:
+        """What ``__call__`` gives before its tanh, ``[T*Z, 3, R, R]`` in ``dtype``."""
+        if isinstance(latents, Tensor):
+            latents = self.prepare_latents(latents)
+        return self._network.pre_tanh(embeddings, latents)

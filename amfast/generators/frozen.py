@@ -172,6 +172,10 @@ class FrozenNetwork(nn.Module):
         )
 
     def forward(self, embeddings: Tensor, latents: Tensor | PreparedLatents) -> Tensor:
+        return torch.tanh(self.pre_tanh(embeddings, latents))
+
+    def pre_tanh(self, embeddings: Tensor, latents: Tensor | PreparedLatents) -> Tensor:
+        """What ``forward`` gives, before its tanh."""
         prepared = self.prepare_latents(latents) if isinstance(latents, Tensor) else latents
         norms = self._norms(embeddings, prepared.affine)
         h = self._first_map(embeddings, prepared.seed)
@@ -185,10 +189,10 @@ class FrozenNetwork(nn.Module):
                 h = main + skip
                 a = cond_norm_relu(h, *next(norms))
             elif i + 1 == len(self.blocks) and h.device.type == "cpu":  # where it has a kernel
-                return torch.tanh(self._to_rgb(main, skip))
+                return self._to_rgb(main, skip)
             else:
                 h, a = upsample_add_norm_relu(main, skip, *next(norms))
-        return torch.tanh(self.output_conv(a))
+        return cast(Tensor, self.output_conv(a))
 
     def _first_map(self, embeddings: Tensor, of_latents: Tensor) -> Tensor:
         """``[T*Z, C, 4, 4]``, channels_last."""

@@ -51,5 +51,14 @@ class Generator(Protocol):
         ...
 
 
+@runtime_checkable
+class PreTanhGenerator(Protocol):
+    """A generator whose images are the tanh of what ``pre_tanh`` gives for the same arguments."""
+
+    def pre_tanh(self, embeddings: Tensor, latents: Any) -> Tensor:
+        """``[T*Z, 3, H, W]``, of any range and floating dtype."""
+        ...
+
+
 def device_of(generator: Generator) -> torch.device:
     return generator.class_embeddings.device

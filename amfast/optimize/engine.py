@@ -16,8 +16,9 @@ from torch import Tensor
 
 from amfast.generators.protocol import Generator
 from amfast.optimize.cuda_graph import GraphedStep, GraphMode
+from amfast.optimize.objective import Objective
 from amfast.optimize.slots import Slots
-from amfast.optimize.step import Objective, Step, StepSettings
+from amfast.optimize.step import Step, StepSettings
 from amfast.optimize.stopping import StopRule, never
 from amfast.optimize.trials import Trial
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from amfast.generators.protocol import Generator, device_of
+from amfast.optimize.objective import Objective, evaluate
 
 #: Share of a CUDA device's free memory that a step may plan with; the rest is for workspaces,
 #: fragmentation and whatever else runs there.
@@ -43,9 +43,7 @@ def plan_passes(trials: int, latents: int, images_per_pass: int) -> list[Pass]:
     ]
 
 
-def images_per_pass(
-    generator: Generator, objective: Callable[[Tensor, Tensor], Tensor], latents: int
-) -> int:
+def images_per_pass(generator: Generator, objective: Objective, latents: int) -> int:
     """The default bound on a pass.
 
     On the CPU one trial's latents: more images fall out of the caches and gain nothing, and with
@@ -80,9 +78,7 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def saved_bytes_per_image(
-    generator: Generator, objective: Callable[[Tensor, Tensor], Tensor]
-) -> int:
+def saved_bytes_per_image(generator: Generator, objective: Objective) -> int:
     """Bytes that autograd keeps for the backward of one more image, counted as unique storages.
 
     The difference between a pass of two images and one of four, so that weights drop out.
@@ -104,11 +100,10 @@ def saved_bytes_per_image(
     return (saved(4) - saved(2)) // 2
 
 
-def _one_trial(
-    generator: Generator, objective: Callable[[Tensor, Tensor], Tensor], images: int
-) -> tuple[Tensor, Tensor]:
+def _one_trial(generator: Generator, objective: Objective, images: int) -> tuple[Tensor, Tensor]:
     """An embedding and the objective ``[images]`` of its images on as many latents."""
     leaf = generator.class_embeddings[:1].clone().requires_grad_()
     latents = torch.zeros(1, images, generator.spec.latent_dim, device=leaf.device)
     targets = torch.zeros(images, dtype=torch.int64, device=leaf.device)
-    return leaf, objective(generator(leaf, generator.prepare_latents(latents)), targets)
+    prepared = generator.prepare_latents(latents)
+    return leaf, evaluate(objective, generator, leaf, prepared, targets)

@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from amfast.classifiers.protocol import Classifier, to_classifier_input
+from amfast.generators.protocol import Generator, PreTanhGenerator
 from amfast.ops import target_log_prob
+from amfast.ops.resize_to_classifier import ImageInput
+
+#: Images ``[N, 3, R, R]`` and target classes ``[N]`` -> what each image is worth, ``[N]``.
+Objective = Callable[[Tensor, Tensor], Tensor]
 
 
 class TargetLogProb:
-    """Images ``[N, 3, H, W]`` in [-1, 1] and targets ``[N]`` -> log-probabilities ``[N]``, fp32."""
+    """Images ``[N, 3, H, W]`` in [-1, 1] and targets ``[N]`` -> log-probabilities ``[N]``, fp32.
+
+    With ``input="pre_tanh"`` the images are the tanh of what is given. The classifier gets its
+    inputs in the precision that it names by an attribute ``dtype``, otherwise in fp32.
+    """
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
 
-    def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
-        logits = self.classifier(to_classifier_input(images, self.classifier.spec))
-        return target_log_prob(logits.float(), targets)
+    def __call__(self, images: Tensor, targets: Tensor, input: ImageInput = "image") -> Tensor:
+        dtype = getattr(self.classifier, "dtype", torch.float32)
+        inputs = to_classifier_input(images, self.classifier.spec, input=input, dtype=dtype)
+        return target_log_prob(self.classifier(inputs).float(), targets)
+
+
+def evaluate(
+    objective: Objective, generator: Generator, embeddings: Tensor, latents: Any, targets: Tensor
+) -> Tensor:
+    """What the images of embeddings ``[T, E]`` and latents are worth, ``[T*Z]``.
+
+    Where the generator can leave its tanh to the objective, the pass that resizes takes it along.
+    """
+    if isinstance(objective, TargetLogProb) and isinstance(generator, PreTanhGenerator):
+        return objective(generator.pre_tanh(embeddings, latents), targets, input="pre_tanh")
+    return objective(generator(embeddings, latents), targets)

@@ -12,13 +12,11 @@ from torch import Tensor
 
 from amfast.generators.protocol import Generator
 from amfast.optimize.memory import Pass, out_of_memory, plan_passes
+from amfast.optimize.objective import Objective, evaluate
 from amfast.optimize.parallel import Map, side_by_side
 from amfast.optimize.slots import Slots
 from amfast.optimize.trials import draw_latents
 from amfast.optimize.update import Update
-
-#: Images ``[N, 3, R, R]`` and target classes ``[N]`` -> what each image is worth, ``[N]``.
-Objective = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,8 @@ class Step:
         part, prepared = item
         leaf = self.slots.embeddings[part.trials].requires_grad_()
         targets = self._targets[part.trials, part.latents]
-        rows = self.objective(self.generator(leaf, prepared), targets.flatten()).view_as(targets)
+        rows = evaluate(self.objective, self.generator, leaf, prepared, targets.flatten())
+        rows = rows.view_as(targets)
         # Each trial's part of the gradient is scaled for itself: no trial can push another's out
         # of a 16-bit format's range. The scales are powers of two, so dividing them out is exact.
         scale = self.slots.loss_scale[part.trials, None]

@@ -24,7 +24,7 @@ def test_normalisation_by_hand() -> None:
     torch.testing.assert_close(found[0, :, 4, 4], expected)
 
 
-@pytest.mark.parametrize("resize", ["bilinear", "nearest"])
+@pytest.mark.parametrize("resize", ["bilinear", "nearest", "bilinear_antialias"])
 def test_resizing_keeps_constants_and_sizes(resize: str) -> None:
     images = torch.full((2, 3, 5, 5), 0.2)
     found = to_classifier_input(images, spec(12, resize=resize))
