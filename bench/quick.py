@@ -29,6 +29,7 @@ from amfast.ops import (
     upsample_add_to_rgb,
     upsample_add_to_rgb_ref,
 )
+from bench import bench_ms_ssim
 from bench.contest import Problem, contest, in_turns
 from bench.contestants import agree, draw, forward_and_backward
 from bench.models import BIGGAN_128, embedded_biggan, random_biggan
@@ -109,9 +110,37 @@ def op_ratios(rounds: int = 31) -> dict[str, float]:
     return ratios
 
 
+def ms_ssim_ratios(rounds: int = 3) -> dict[str, float]:
+    """Forward against pytorch-msssim; forward and backward against the reference."""
+    many, few = bench_ms_ssim.draw_pairs(64, 256), bench_ms_ssim.draw_pairs(64, 64)
+    kernel, reference = bench_ms_ssim.kernel, bench_ms_ssim.reference
+    torch.testing.assert_close(kernel(*many), bench_ms_ssim.package(*many), rtol=0, atol=1e-5)
+    agree(kernel, reference, few)
+    forward = in_turns(
+        {
+            "kernel": lambda: kernel(*many),
+            "package": lambda: bench_ms_ssim.package(*many),
+        },
+        rounds,
+    )
+    both = in_turns(
+        {
+            "kernel": forward_and_backward(kernel, few),
+            "eager": forward_and_backward(reference, few),
+            "compiled": forward_and_backward(torch.compile(reference, dynamic=False), few),
+        },
+        3 * rounds,
+    )
+    return {
+        "op_ms_ssim": forward["package"] / forward["kernel"],
+        "op_ms_ssim_vs_eager": both["eager"] / both["kernel"],
+        "op_ms_ssim_vs_compiled": both["compiled"] / both["kernel"],
+    }
+
+
 def main() -> None:
     keep_freed_memory()
-    ratios = {**op_ratios(), **embedded_ratios(), **biggan_128_ratio()}
+    ratios = {**op_ratios(), **ms_ssim_ratios(), **embedded_ratios(), **biggan_128_ratio()}
     rounded = {name: round(ratio, 2) for name, ratio in ratios.items()}
     RESULTS.mkdir(exist_ok=True)
     found = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from amfast.ops._library import OpImplementation, implementations
 from amfast.ops.cond_norm_relu import cond_norm_relu, cond_norm_relu_ref
 from amfast.ops.lpips_distance import lpips_all_pairs, lpips_distance, lpips_distance_ref
+from amfast.ops.ms_ssim import ms_ssim, ms_ssim_scale_ref
 from amfast.ops.resize_to_classifier import resize_to_classifier, resize_to_classifier_ref
 from amfast.ops.softmax_pair_distance import softmax_pair_distance, softmax_pair_distance_ref
 from amfast.ops.subpixel_norm_relu import subpixel_norm_relu, subpixel_norm_relu_ref
@@ -28,6 +29,8 @@ __all__ = [
     "lpips_all_pairs",
     "lpips_distance",
     "lpips_distance_ref",
+    "ms_ssim",
+    "ms_ssim_scale_ref",
     "resize_to_classifier",
     "resize_to_classifier_ref",
     "softmax_pair_distance",
