@@ -123,10 +123,10 @@ def _span(first: int, last: int) -> str:
 
 
 def show_summary(outcome: Outcome) -> None:
-    """A table per class: target probability and pairwise distance, original -> best trial."""
+    """A table per class: what each score was and is, original -> best trial."""
     table = Table(title="class embedding as trained -> best trial, on fresh latents")
     table.add_column("class")
-    for heading in ("target probability", "pairwise distance", "best trial", "failed"):
+    for heading in ("target probability", "pairwise distance", "MS-SSIM", "best trial", "failed"):
         table.add_column(heading, justify="right")
     for row in outcome.summary["classes"]:
         scores = {t["trial"]: t["score"] for t in row["trials"]}
@@ -135,6 +135,7 @@ def show_summary(outcome: Outcome) -> None:
             f"{row['class_id']} {escape(row['name'])}",
             _arrow("target_prob", *pair),
             _arrow("distance", *pair),
+            _arrow("ms_ssim", *pair),
             "-" if row["best"] is None else str(row["best"]),
             str(sum(t["failed_at"] is not None for t in row["trials"])),
         )

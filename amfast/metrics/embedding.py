@@ -10,6 +10,7 @@ from torch import Tensor
 
 from amfast.generators.protocol import Generator
 from amfast.metrics.diversity import pooled_distance, random_pairs
+from amfast.metrics.ms_ssim import pairwise_ms_ssim
 from amfast.optimize.objective import TargetLogProb
 
 #: The latents' stream is keyed by this and the run's seed, apart from every trial's own.
@@ -21,17 +22,20 @@ class EmbeddingScore:
     """Over ``images`` fresh latents, the same for every embedding of a run.
 
     ``target_prob`` is the mean probability of the target class; ``distance`` the mean pairwise
-    distance (RMS of images pooled to 8x8) over ``pairs`` random pairs.
+    distance (RMS of images pooled to 8x8) over ``pairs`` random pairs, and ``ms_ssim`` their mean
+    multi-scale structural similarity, in [0, 1]: more diverse where the first is higher and the
+    second lower.
     """
 
     target_prob: float
     distance: float
+    ms_ssim: float
     images: int
     pairs: int
 
     @property
     def finite(self) -> bool:
-        return math.isfinite(self.target_prob) and math.isfinite(self.distance)
+        return all(map(math.isfinite, (self.target_prob, self.distance, self.ms_ssim)))
 
     def to_json(self) -> dict[str, float | int]:
         return asdict(self)
@@ -72,10 +76,11 @@ def score_embedding(
         objective(part, torch.full((len(part),), class_id, device=device))
         for part in pictures.to(device).split(50)
     ]
-    distance = pooled_distance(pictures, random_pairs(images, pairs, seed))
+    drawn = random_pairs(images, pairs, seed)
     return EmbeddingScore(
         target_prob=float(torch.cat(log_prob).exp().mean()),
-        distance=float(distance.mean()),
+        distance=float(pooled_distance(pictures, drawn).mean()),
+        ms_ssim=float(pairwise_ms_ssim(pictures.to(device), drawn).mean()),
         images=images,
         pairs=pairs,
     )

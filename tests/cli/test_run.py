@@ -96,7 +96,7 @@ def test_table_at_the_end(finished, tmp_path, invoke):
             f"{row['class_id']} {row['name']}",
             *(
                 " -> ".join(f"{score[key]:.3f}" for score in scores)
-                for key in ("target_prob", "distance")
+                for key in ("target_prob", "distance", "ms_ssim")
             ),
             str(row["best"]),
             "0",
