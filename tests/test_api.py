@@ -38,7 +38,7 @@ def test_shapes_and_order(result: amfast.Result) -> None:
 
 def test_best_prefers_diversity_above_the_floor(result: amfast.Result) -> None:
     def score(prob: float, distance: float) -> EmbeddingScore:
-        return EmbeddingScore(prob, distance, ms_ssim=0.5, images=100, pairs=200)
+        return EmbeddingScore(prob, 0.9, distance, ms_ssim=0.5, images=100, pairs=200)
 
     first, second, third, fourth = (t.trial for t in result.trials)
     result.scores.trials.update(

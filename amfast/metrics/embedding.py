@@ -21,13 +21,14 @@ _EVALUATION = 0x5EED
 class EmbeddingScore:
     """Over ``images`` fresh latents, the same for every embedding of a run.
 
-    ``target_prob`` is the mean probability of the target class; ``distance`` the mean pairwise
-    distance (RMS of images pooled to 8x8) over ``pairs`` random pairs, and ``ms_ssim`` their mean
-    multi-scale structural similarity, in [0, 1]: more diverse where the first is higher and the
-    second lower.
+    ``target_prob`` is the mean probability of the target class and ``accuracy`` the share of images
+    whose most probable class it is, both in [0, 1]; ``distance`` the mean pairwise distance (RMS of
+    images pooled to 8x8) over ``pairs`` random pairs, and ``ms_ssim`` their mean multi-scale
+    structural similarity, in [0, 1]: more diverse where the first is higher and the second lower.
     """
 
     target_prob: float
+    accuracy: float
     distance: float
     ms_ssim: float
     images: int
@@ -71,16 +72,18 @@ def score_embedding(
     """Score one embedding ``[E]`` for target ``class_id``."""
     device = generator.class_embeddings.device
     latents = evaluation_latents(images, generator.spec.latent_dim, seed, device)
-    pictures = sample_images(generator, embedding, latents)
-    log_prob = [
-        objective(part, torch.full((len(part),), class_id, device=device))
-        for part in pictures.to(device).split(50)
+    pictures = sample_images(generator, embedding, latents).to(device)
+    judged = [
+        objective.with_top1(part, torch.full((len(part),), class_id, device=device))
+        for part in pictures.split(50)
     ]
+    log_probs, top1 = (torch.cat(parts) for parts in zip(*judged, strict=True))
     drawn = random_pairs(images, pairs, seed)
     return EmbeddingScore(
-        target_prob=float(torch.cat(log_prob).exp().mean()),
+        target_prob=float(log_probs.exp().mean()),
+        accuracy=float((top1 == class_id).double().mean()),
         distance=float(pooled_distance(pictures, drawn).mean()),
-        ms_ssim=float(pairwise_ms_ssim(pictures.to(device), drawn).mean()),
+        ms_ssim=float(pairwise_ms_ssim(pictures, drawn).mean()),
         images=images,
         pairs=pairs,
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from amfast.classifiers.protocol import Classifier, to_classifier_input
 from amfast.generators.protocol import Generator, PreTanhGenerator
-from amfast.ops import target_log_prob
+from amfast.ops import target_log_prob, target_log_prob_and_top1
 from amfast.ops.resize_to_classifier import ImageInput
 
 #: Images ``[N, 3, R, R]`` and target classes ``[N]`` -> what each image is worth, ``[N]``.
@@ -18,19 +18,27 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 
 
 class TargetLogProb:
-    """Images ``[N, 3, H, W]`` in [-1, 1] and targets ``[N]`` -> log-probabilities ``[N]``, fp32.
+    """Images ``[N, 3, H, W]`` in [-1, 1] and targets ``[N]`` -> log-probabilities ``[N]``.
 
-    With ``input="pre_tanh"`` the images are the tanh of what is given. The classifier gets its
-    inputs in the precision that it names by an attribute ``dtype``, otherwise in fp32.
+    In float32, or float64 from a classifier whose logits are. With ``input="pre_tanh"`` the images
+    are the tanh of what is given. The classifier gets its inputs in the precision that it names by
+    an attribute ``dtype``, otherwise in fp32.
     """
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
 
     def __call__(self, images: Tensor, targets: Tensor, input: ImageInput = "image") -> Tensor:
+        return target_log_prob(self._logits(images, input), targets)
+
+    def with_top1(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-probabilities, and each image's most probable class ``[N]``."""
+        return target_log_prob_and_top1(self._logits(images, "image"), targets)
+
+    def _logits(self, images: Tensor, input: ImageInput) -> Tensor:
         dtype = getattr(self.classifier, "dtype", torch.float32)
         inputs = to_classifier_input(images, self.classifier.spec, input=input, dtype=dtype)
-        return target_log_prob(self.classifier(inputs).float(), targets)
+        return self.classifier(inputs)
 
 
 def evaluate(
