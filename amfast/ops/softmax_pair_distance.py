@@ -168,12 +168,14 @@ _FORWARD = define_op(
     "softmax_pair_distance(Tensor logits, Tensor pairs) -> (Tensor distances, Tensor lse)",
     reference=_forward_ref,
     fake=_forward_fake,
+    triton="softmax_pair_distance.forward",
 )
 _BACKWARD = define_op(
     "softmax_pair_distance_backward(Tensor ddistances, Tensor logits, Tensor pairs,"
     " Tensor distances, Tensor lse) -> Tensor",
     reference=_backward_ref,
     fake=_backward_fake,
+    triton="softmax_pair_distance.backward",
 )
 define_gradient(_FORWARD, _backward, setup_context=_setup_context)
 forbid_second_derivative(_BACKWARD, public="amfast.ops.softmax_pair_distance")

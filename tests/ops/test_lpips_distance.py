@@ -1,6 +1,6 @@
 """lpips_distance against float64, forward and backward, whichever implementation serves.
 
-tests/test_build.py runs this file a second time with AMFAST_NO_EXT=1, on the reference alone.
+tests/test_kernels.py runs it again on every other implementation.
 """
 
 from __future__ import annotations

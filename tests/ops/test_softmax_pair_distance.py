@@ -1,6 +1,6 @@
 """softmax_pair_distance against float64, forward and backward, whichever implementation serves.
 
-tests/test_build.py runs this file a second time with AMFAST_NO_EXT=1, on the reference alone.
+tests/test_kernels.py runs it again on every other implementation.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ def test_values_and_gradients_match_float64(
 
 def test_many_rows_and_pairs() -> None:
     """More than one thread's share of either, and one row in very many pairs."""
-    logits, pairs, ddistances = make_inputs(900, 40, 1500)
-    pairs[:1000, 0] = 7
-    inputs = (logits, pairs, ddistances / 30)
+    logits, pairs, ddistances = make_inputs(40, 700, 90)
+    pairs[:50, 0] = 7
+    inputs = (logits, pairs, ddistances / 10)
     maps.assert_near(run(softmax_pair_distance, *inputs), expected(inputs))
 
 
@@ -111,9 +111,9 @@ def test_half_types_err_at_most_twice_as_much_as_pytorch(dtype: torch.dtype, sca
 
 
 @given(
-    rows=st.integers(1, 6),
+    rows=st.integers(1, 5),
     classes=st.integers(1, 70),
-    count=st.integers(0, 9),
+    count=st.integers(0, 6),
     scale=st.floats(1e-2, 1e3),
     seed=st.integers(0, 2**31),
 )

@@ -170,4 +170,6 @@ def _constants(maps: Tensor) -> dict[str, Any]:
         "POSITIONS": positions,
         "CHANNELS": channels,
         "num_warps": min(16, positions * channels // 1024),
+        # Fused, x * unit_x - y * unit_y is not 0 where both products are the same.
+        "enable_fp_fusion": False,
     }
