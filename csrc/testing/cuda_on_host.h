@@ -3,7 +3,7 @@
 // ThreadSanitizer sees every race for shared memory that a GPU might run into.
 //
 // What kernels may use: threadIdx.x, blockIdx, blockDim.x, gridDim, static __shared__ arrays,
-// __syncthreads, __syncwarp, __shfl_xor_sync and __shfl_down_sync with whole warps.
+// __syncthreads, __syncwarp, __shfl_xor_sync and __shfl_down_sync with whole warps, uint4 and __stwb.
 #pragma once
 
 #include <pthread.h>
@@ -27,6 +27,15 @@ struct dim3 {
     dim3(int64_t x_, int64_t y_ = 1, int64_t z_ = 1)
         : x(static_cast<unsigned>(x_)), y(static_cast<unsigned>(y_)), z(static_cast<unsigned>(z_)) {}
 };
+
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+
+// A write-back store.
+inline void __stwb(uint4* to, uint4 value) {
+    *to = value;
+}
 
 namespace cuda_on_host {
 

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from amfast.ops.triton._launch import on_device_of
+from amfast.ops.triton._launch import ROUNDING, on_device_of
 
 #: 128 threads, each with 16 bytes of a map at a time.
 WARPS = 4
@@ -58,12 +58,12 @@ def tiling(x: Tensor, pixels: int, channels: int, *, rounds: int, most_pixels: i
 
 
 def options(tiles: Tiling) -> dict[str, Any]:
-    """What every launch is given by name. A product and a sum stay two roundings."""
+    """What every launch is given by name."""
     return {
         "BLOCK_P": tiles.pixels,
         "BLOCK_C": tiles.channels,
         "num_warps": WARPS,
-        "enable_fp_fusion": False,
+        **ROUNDING,
     }
 
 
