@@ -11,6 +11,7 @@ from torch import Tensor
 
 from amfast.ops import _library
 from amfast.ops._checks import accumulator
+from amfast.ops.ms_ssim import gaussian_window
 
 triton = pytest.importorskip("triton")
 
@@ -67,9 +68,16 @@ def arguments(op: str, dtype: torch.dtype) -> tuple[object, ...]:
     affine = (torch.empty(2, 96, dtype=wide), torch.empty(2, 96, dtype=wide))
     logits, target = torch.empty(2, 1000, dtype=dtype), torch.tensor([0, 1])
     row = torch.empty(2, dtype=wide)
+    images = (torch.empty(2, 3, 17, 16, dtype=dtype), torch.empty(2, 3, 17, 16, dtype=dtype))
+    of_scale = (torch.empty(2, 3, dtype=wide), torch.empty(2, 3, 9, 8, dtype=wide))
     found: dict[str, tuple[object, ...]] = {
         "cond_norm_relu": (x, *affine),
         "cond_norm_relu_backward": (dy, x, *affine),
+        "ms_ssim_scale": (*images, gaussian_window(11), 1e-4, 9e-4),
+        "ms_ssim_scale_backward": (
+            *(of_scale[0], *of_scale, of_scale[1]),
+            *(*images, gaussian_window(11), 1e-4, 9e-4),
+        ),
         "subpixel_norm_relu": (image_map(4 * 96, 5, 5), *affine),
         "subpixel_norm_relu_backward": (dy, image_map(4 * 96, 5, 5), *affine),
         "target_log_prob": (logits, target),

@@ -258,12 +258,14 @@ _FORWARD = define_op(
     " -> (Tensor ssim, Tensor contrast, Tensor x_half, Tensor y_half)",
     reference=ms_ssim_scale_ref,
     fake=_forward_fake,
+    triton="ms_ssim.forward",
 )
 _BACKWARD = define_op(
     "ms_ssim_scale_backward(Tensor dssim, Tensor dcontrast, Tensor dx_half, Tensor dy_half,"
     " Tensor x, Tensor y, float[] window, float c1, float c2) -> (Tensor dx, Tensor dy)",
     reference=_backward_ref,
     fake=_backward_fake,
+    triton="ms_ssim.backward",
 )
 define_gradient(_FORWARD, _backward, setup_context=_setup_context)
 forbid_second_derivative(_BACKWARD, public="amfast.ops.ms_ssim")
