@@ -73,10 +73,16 @@ def arguments(op: str, dtype: torch.dtype) -> tuple[object, ...]:
     found: dict[str, tuple[object, ...]] = {
         "cond_norm_relu": (x, *affine),
         "cond_norm_relu_backward": (dy, x, *affine),
+        "lpips_distance": (x, dy, torch.empty(96, dtype=wide)),
+        "lpips_distance_backward": (row, x, dy, torch.empty(96, dtype=wide)),
         "ms_ssim_scale": (*images, gaussian_window(11), 1e-4, 9e-4),
         "ms_ssim_scale_backward": (
             *(of_scale[0], *of_scale, of_scale[1]),
             *(*images, gaussian_window(11), 1e-4, 9e-4),
+        ),
+        "softmax_pair_distance": (logits, torch.tensor([[0, 1]])),
+        "softmax_pair_distance_backward": (
+            *(row[:1], logits, torch.tensor([[0, 1]]), row[:1], torch.empty(2, 2, dtype=wide)),
         ),
         "subpixel_norm_relu": (image_map(4 * 96, 5, 5), *affine),
         "subpixel_norm_relu_backward": (dy, image_map(4 * 96, 5, 5), *affine),

@@ -21,7 +21,9 @@ def test_scores_are_those_of_its_images(row: int) -> None:
     embedding = generator.class_embeddings[row]
     score = score_embedding(
         *(generator, TargetLogProb(classifier), embedding, class_id),
-        seed=5, images=24, pairs=40,
+        seed=5,
+        images=24,
+        pairs=40,
     )
     latents = evaluation_latents(24, generator.spec.latent_dim, 5, torch.device("cpu"))
     images = sample_images(generator, embedding, latents)
