@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from amfast.ops.triton._launch import on_device_of, triton_accumulator
+from amfast.ops.triton._launch import ROUNDING, on_device_of, triton_accumulator
 
 #: Elements of each map that a program holds, if one position has no more channels than that.
 ELEMENTS = 4096
@@ -171,5 +171,5 @@ def _constants(maps: Tensor) -> dict[str, Any]:
         "CHANNELS": channels,
         "num_warps": min(16, positions * channels // 1024),
         # Fused, x * unit_x - y * unit_y is not 0 where both products are the same.
-        "enable_fp_fusion": False,
+        **ROUNDING,
     }

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from amfast.ops._checks import accumulator
-from amfast.ops.triton._launch import on_device_of, triton_accumulator
+from amfast.ops.triton._launch import ROUNDING, on_device_of, triton_accumulator
 
 #: Classes that a program holds at once: ImageNet's in one go, larger sets in several.
 MOST_CLASSES = 2048
@@ -217,4 +217,4 @@ def _arguments(logits: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
 def _constants(logits: Tensor) -> dict[str, Any]:
     block = min(triton.next_power_of_2(logits.shape[1]), MOST_CLASSES)
     wide = triton_accumulator(logits.dtype)
-    return {"ACC": wide, "BLOCK": block, "num_warps": 8 if block > 1024 else 4}
+    return {"ACC": wide, "BLOCK": block, "num_warps": 8 if block > 1024 else 4, **ROUNDING}
