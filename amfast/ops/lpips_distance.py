@@ -79,7 +79,7 @@ def lpips_all_pairs(
 
     The unit features, scaled by sqrt(w / (H * W)), are points whose squared distances are those
     of LPIPS; |a - b|^2 = |a|^2 + |b|^2 - 2 ab needs one product for all of them. The sum cancels
-    where images are alike: in float32 distances are off by up to some 1e-6 * max(w), whatever
+    where images are alike: in float32 distances are off by up to some 3e-6 * max(w), whatever
     their size, so that smaller ones are noise. Call ``lpips_distance`` where those matter. On CUDA
     products in TF32, which PyTorch has off by default, would make that 1e-3.
 
