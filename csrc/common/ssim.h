@@ -4,10 +4,6 @@
 // Everything is in terms of u = x + y and v = x - y; amfast/ops/ms_ssim.py says why.
 #pragma once
 
-#if !defined(__CUDACC_RTC__)
-#include <cstdint>
-#endif
-
 #include "host_device.h"
 
 namespace amfast {
