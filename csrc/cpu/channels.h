@@ -4,7 +4,6 @@
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
@@ -12,12 +11,12 @@
 
 #include "../common/norm_relu.h"
 #include "clones.h"
+#include "dtypes.h"
 #include "lanes.h"
 
 namespace amfast {
 
 using torch::headeronly::MemoryFormat;
-using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 // Calls FUNCTION<T, Acc, Full>(...) for the type of the maps; Full tells whether every chunk has kLanes
@@ -42,10 +41,6 @@ using torch::stable::Tensor;
         default:                                               \
             FUNCTION<float, float, FULL>(__VA_ARGS__);         \
     }
-
-inline ScalarType accumulator(ScalarType dtype) {
-    return dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
 
 // A task is one image and up to kGroup of its channels; tasks are numbered image by image. Row by row it
 // takes kLanes channels after kLanes, so that memory is read nearly in order and a row stays in the cache.
@@ -178,10 +173,7 @@ AMFAST_HOST_DEVICE void norm_relu_backward_run(const T* x, T* dx, int64_t x_step
 }
 
 inline void check_map(const Tensor& map, const char* name) {
-    const ScalarType dtype = map.scalar_type();
-    STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double ||
-                        dtype == ScalarType::BFloat16 || dtype == ScalarType::Half,
-                    name, " must be float32, float64, bfloat16 or float16");
+    STD_TORCH_CHECK(is_floating(map.scalar_type()), name, " must be float32, float64, bfloat16 or float16");
     STD_TORCH_CHECK(map.dim() == 4 && map.is_cpu(), name, " must be [N, C, H, W] on the CPU");
 }
 

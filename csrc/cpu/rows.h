@@ -3,7 +3,6 @@
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
@@ -14,11 +13,11 @@
 
 #include "../common/log_softmax.h"
 #include "clones.h"
+#include "dtypes.h"
 #include "lanes.h"
 
 namespace amfast {
 
-using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 // Calls FUNCTION<T, Acc>(...) for the type of the logits.
@@ -95,14 +94,8 @@ AMFAST_HOST_DEVICE Acc sum_of(const Acc* work, int64_t padded) {
     return total(lanes);
 }
 
-inline ScalarType accumulator(ScalarType dtype) {
-    return dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 inline void check_logits(const Tensor& logits) {
-    const ScalarType dtype = logits.scalar_type();
-    STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double ||
-                        dtype == ScalarType::BFloat16 || dtype == ScalarType::Half,
+    STD_TORCH_CHECK(is_floating(logits.scalar_type()),
                     "logits must be float32, float64, bfloat16 or float16");
     STD_TORCH_CHECK(logits.dim() == 2 && logits.size(1) > 0, "logits must be [N, C] with C >= 1");
     STD_TORCH_CHECK(logits.is_cpu(), "logits must be on the CPU");

@@ -9,20 +9,11 @@
 #include <vector>
 
 #include "channels.h"
+#include "rgb_rows.h"
 
 namespace amfast {
 namespace {
 
-// Every chunk of channels as one vector, which the compiler splits where the machine's are shorter.
-template <typename Acc>
-struct LanesOf {
-    typedef Acc type __attribute__((vector_size(kLanes * sizeof(Acc)), aligned(sizeof(Acc)), may_alias));
-};
-template <typename Acc>
-using Lanes = typename LanesOf<Acc>::type;
-
-constexpr int64_t kRgb = 3;
-constexpr int64_t kTaps = 9;
 // Rows of one task: even, because two share a row of skip. Small against the rows around it that a task works
 // out a second time, and enough tasks for every core.
 constexpr int64_t kBand = 16;
@@ -57,10 +48,6 @@ AMFAST_HOST_DEVICE Band band_at(int64_t index, int64_t height) {
     return Band{index / bands_of(height), begin, height - begin < kBand ? height : begin + kBand};
 }
 
-AMFAST_HOST_DEVICE int64_t padded(int64_t channels) {
-    return (channels + kLanes - 1) / kLanes * kLanes;
-}
-
 // What depends on no image, padded with zeros to whole chunks of channels; the weight as [chunk, tap, rgb,
 // lane].
 template <typename Acc>
@@ -81,9 +68,9 @@ AMFAST_HOST_DEVICE Affine<Acc> chunk_of(const Frozen<Acc>& by, int64_t channel) 
 template <typename T, typename Acc>
 AMFAST_HOST_DEVICE void load_frozen(const Maps& maps, Frozen<Acc>& to) {
     const int64_t channels = maps.channels;
-    to.scale.assign(padded(channels), Acc(0));
-    to.shift.assign(padded(channels), Acc(0));
-    to.weight.assign(padded(channels) * kTaps * kRgb, Acc(0));
+    to.scale.assign(padded_length(channels), Acc(0));
+    to.shift.assign(padded_length(channels), Acc(0));
+    to.weight.assign(padded_length(channels) * kTaps * kRgb, Acc(0));
     for (int64_t c = 0; c < channels; ++c) {
         to.scale[c] = static_cast<const Acc*>(maps.scale)[c];
         to.shift[c] = static_cast<const Acc*>(maps.shift)[c];
@@ -103,7 +90,7 @@ template <typename T, typename Acc, bool Full>
 AMFAST_HOST_DEVICE void activate_row(const Maps& maps, const Forward& of, const Frozen<Acc>& by,
                                      int64_t image, int64_t row, bool keep, Acc* out) {
     const int64_t channels = maps.channels;
-    const int64_t stride = padded(channels);
+    const int64_t stride = padded_length(channels);
     std::fill(out, out + (maps.width + 2) * stride, Acc(0));
     if (row < 0 || row >= maps.height) {
         return;
@@ -132,103 +119,6 @@ AMFAST_HOST_DEVICE void activate_row(const Maps& maps, const Forward& of, const 
     }
 }
 
-template <typename Acc>
-AMFAST_HOST_DEVICE const Lanes<Acc>* lanes_at(const Acc* first) {
-    return reinterpret_cast<const Lanes<Acc>*>(first);
-}
-
-// Adds the halves of every 2 * Half values.
-template <typename Acc, int64_t Half>
-AMFAST_HOST_DEVICE void add_halves(const Acc* __restrict from, Acc* __restrict to, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) {
-        for (int64_t lane = 0; lane < Half; ++lane) {
-            to[i * Half + lane] = from[2 * i * Half + lane] + from[(2 * i + 1) * Half + lane];
-        }
-    }
-}
-
-// One row of the image, without bias, from the three rows of activations around it. `values` has room for
-// 2 * kLanes values for each of the row's, which are its first when this returns.
-template <typename Acc>
-AMFAST_HOST_DEVICE void convolve_typed(const Acc* const rows[3], const Acc* weight, int64_t width,
-                                       int64_t stride, Acc* values) {
-    for (int64_t column = 0; column < width; ++column) {
-        Lanes<Acc> red = {}, green = {}, blue = {};
-        for (int64_t channel = 0; channel < stride; channel += kLanes) {
-            const Lanes<Acc>* w = lanes_at(weight + channel * kTaps * kRgb);
-#pragma GCC unroll 9
-            for (int64_t tap = 0; tap < kTaps; ++tap) {
-                const Lanes<Acc> x = *lanes_at(rows[tap / 3] + (column + tap % 3) * stride + channel);
-                red += x * w[tap * kRgb];
-                green += x * w[tap * kRgb + 1];
-                blue += x * w[tap * kRgb + 2];
-            }
-        }
-        Lanes<Acc>* to = reinterpret_cast<Lanes<Acc>*>(values) + column * kRgb;
-        to[0] = red;
-        to[1] = green;
-        to[2] = blue;
-    }
-    const int64_t count = width * kRgb;
-    static_assert(kLanes == 16);
-    Acc* other = values + count * kLanes;
-    add_halves<Acc, 8>(values, other, count);
-    add_halves<Acc, 4>(other, values, count);
-    add_halves<Acc, 2>(values, other, count);
-    add_halves<Acc, 1>(other, values, count);
-}
-
-// The gradients of two rows of activations [2 * width / 2 pixels, kLanes], square of four pixels by square,
-// from four rows of the image's, for one chunk of channels.
-template <typename Acc>
-AMFAST_HOST_DEVICE void convolve_back_typed(const Acc* drgb, const Acc* weight, int64_t width, Acc* squares) {
-    const int64_t row_size = (width + 2) * kRgb;
-    const Lanes<Acc>* w = lanes_at(weight);
-    for (int64_t column = 0; column < width; column += 2) {
-        Lanes<Acc> sums[4] = {};
-#pragma GCC unroll 9
-        for (int64_t tap = 0; tap < kTaps; ++tap) {
-#pragma GCC unroll 3
-            for (int64_t o = 0; o < kRgb; ++o) {
-#pragma GCC unroll 4
-                for (int64_t pixel = 0; pixel < 4; ++pixel) {
-                    const int64_t row = pixel / 2 + 2 - tap / 3;
-                    sums[pixel] += w[tap * kRgb + o] *
-                                   drgb[row * row_size + (column + pixel % 2 + 2 - tap % 3) * kRgb + o];
-                }
-            }
-        }
-        Lanes<Acc>* to = reinterpret_cast<Lanes<Acc>*>(squares) + column * 2;
-#pragma GCC unroll 4
-        for (int64_t pixel = 0; pixel < 4; ++pixel) {
-            to[pixel] = sums[pixel];
-        }
-    }
-}
-
-// Compiled once for each accumulator: unrolled as they are, copies in every caller would take minutes to
-// build.
-AMFAST_CPU_CLONES
-void convolve(const float* const rows[3], const float* weight, int64_t width, int64_t stride, float* values) {
-    convolve_typed<float>(rows, weight, width, stride, values);
-}
-
-AMFAST_CPU_CLONES
-void convolve(const double* const rows[3], const double* weight, int64_t width, int64_t stride,
-              double* values) {
-    convolve_typed<double>(rows, weight, width, stride, values);
-}
-
-AMFAST_CPU_CLONES
-void convolve_back(const float* drgb, const float* weight, int64_t width, float* squares) {
-    convolve_back_typed<float>(drgb, weight, width, squares);
-}
-
-AMFAST_CPU_CLONES
-void convolve_back(const double* drgb, const double* weight, int64_t width, double* squares) {
-    convolve_back_typed<double>(drgb, weight, width, squares);
-}
-
 template <typename T, typename Acc, bool Full>
 AMFAST_HOST_DEVICE void forward_typed(const Maps& maps, const Forward& of, int64_t begin, int64_t end) {
     Frozen<Acc> by;
@@ -237,7 +127,7 @@ AMFAST_HOST_DEVICE void forward_typed(const Maps& maps, const Forward& of, int64
     for (int64_t o = 0; o < kRgb; ++o) {
         bias[o] = static_cast<Acc>(static_cast<const T*>(of.bias)[o]);
     }
-    const int64_t row_size = (maps.width + 2) * padded(maps.channels);
+    const int64_t row_size = (maps.width + 2) * padded_length(maps.channels);
     std::vector<Acc> ring(3 * row_size);
     std::vector<Acc> values(maps.width * kRgb * 2 * kLanes);
     const auto slot = [&](int64_t row) { return ring.data() + (row + 3) % 3 * row_size; };
@@ -248,7 +138,7 @@ AMFAST_HOST_DEVICE void forward_typed(const Maps& maps, const Forward& of, int64
             activate_row<T, Acc, Full>(maps, of, by, band.image, row, keep, slot(row));
             if (row > band.begin) {
                 const Acc* const rows[3] = {slot(row - 2), slot(row - 1), slot(row)};
-                convolve(rows, by.weight.data(), maps.width, padded(maps.channels), values.data());
+                convolve(rows, by.weight.data(), maps.width, padded_length(maps.channels), values.data());
                 T* rgb = static_cast<T*>(of.rgb) + (band.image * maps.height + row - 1) * maps.width * kRgb;
                 for (int64_t i = 0; i < maps.width * kRgb; ++i) {
                     rgb[i] = static_cast<T>(values[i] + bias[i % kRgb]);
