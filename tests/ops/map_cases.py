@@ -45,6 +45,8 @@ class MapOp:
     kept: list[tuple[int, ...]]
     #: A name, what is wrong with it beside ``inputs((2, 3, 2, 2))``, and the sentence it gets.
     bad: list[tuple[str, Tensor, str]]
+    #: A map of several tiles for each of many threads, the last tile only a part.
+    large: tuple[int, ...] = (1, 128, 9, 31)
     more_shapes: tuple[tuple[int, ...], ...] = ()
     #: Whether maps without channels or pixels are accepted.
     empty_maps: bool = True
@@ -122,6 +124,7 @@ COND = MapOp(
     pytorch=lambda inputs: _norm_relu,
     backward_arguments=lambda inputs, results: [(torch.randn_like(inputs[0]), *inputs)],
     kept=[(2, 5, 3, 4), (2, 5), (2, 5)],
+    large=(1, 128, 17, 31),
     bad=[
         ("x", torch.zeros(2, 3, 2, 2, dtype=torch.int64), "x is int64.*float32.*float16"),
         ("x", torch.zeros(2, 3, 2), r"x has shape \[2, 3, 2\].*\[N, C, H, W\]"),

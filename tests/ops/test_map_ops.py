@@ -49,8 +49,7 @@ def test_values_and_gradients_match_float64(
 
 @every_op
 def test_a_map_that_takes_many_threads(op: MapOp) -> None:
-    """Each has several tiles of it, the last one only a part; in float64 tiles are smallest."""
-    inputs = op.inputs((1, 128, 17, 31), torch.float64)
+    inputs = op.inputs(op.large, torch.float64)  # whose tiles are smallest
     maps.assert_near(op.run(inputs), op.exact(inputs))
 
 
