@@ -9,17 +9,21 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from amfast.classifiers.protocol import IMAGENET_MEAN, IMAGENET_STD
 from amfast.device import keep_freed_memory
 from amfast.ops import (
     cond_norm_relu,
     cond_norm_relu_ref,
     lpips_distance,
     lpips_distance_ref,
+    resize_to_classifier,
+    resize_to_classifier_ref,
     subpixel_norm_relu,
     subpixel_norm_relu_ref,
     target_log_prob,
@@ -68,6 +72,8 @@ def op_ratios(rounds: int = 31) -> dict[str, float]:
     h, half = d.map(n, c, size, size), d.map(n, c, size // 2, size // 2)
     phases = d.map(n, 4 * c, size // 2 + 1, size // 2 + 1)
     rgb = (d.factor(1, c)[0], d.factor(1, c)[0], d.map(3, c, 3, 3), torch.randn(3))
+    image = d.map(4, 3, 256, 256)
+    at_224 = {"size": 224, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "input": "pre_tanh"}
     logits, target = torch.randn(n, 1000), torch.randint(1000, (n,))
     fx, fy, w = d.map(n, 192, 27, 27).relu(), d.map(n, 192, 27, 27).relu(), torch.rand(192)
     cases: dict[str, tuple[Callable[..., object], Callable[..., object], Sequence[Tensor]]] = {
@@ -82,6 +88,11 @@ def op_ratios(rounds: int = 31) -> dict[str, float]:
             lambda h, half: upsample_add_to_rgb(h, half, *rgb),
             lambda h, half: upsample_add_to_rgb_ref(h, half, *rgb),
             [h, half],
+        ),
+        "op_resize_to_classifier": (
+            partial(resize_to_classifier, **at_224),
+            partial(resize_to_classifier_ref, **at_224),
+            [image],
         ),
         "op_target_log_prob": (
             lambda x: target_log_prob(x, target),

@@ -147,6 +147,10 @@ INSTANCES = {
         f"{types}, {full}" for types in TYPES for full in ("true", "false")
     ],
     "typename Acc": ["float", "double"],
+    "typename Image, typename Result, typename Acc": [
+        *("float, float, float", "amfast::BFloat16, amfast::Half, float"),
+        *("amfast::Half, double, double", "double, amfast::BFloat16, double"),
+    ],
 }
 
 

@@ -68,6 +68,7 @@ def arguments(op: str, dtype: torch.dtype) -> tuple[object, ...]:
     affine = (torch.empty(2, 96, dtype=wide), torch.empty(2, 96, dtype=wide))
     logits, target = torch.empty(2, 1000, dtype=dtype), torch.tensor([0, 1])
     row = torch.empty(2, dtype=wide)
+    normalisation, resize = ((0.5,) * 3, (0.25,) * 3), ("bilinear_antialias",)
     images = (torch.empty(2, 3, 17, 16, dtype=dtype), torch.empty(2, 3, 17, 16, dtype=dtype))
     of_scale = (torch.empty(2, 3, dtype=wide), torch.empty(2, 3, 9, 8, dtype=wide))
     found: dict[str, tuple[object, ...]] = {
@@ -79,6 +80,10 @@ def arguments(op: str, dtype: torch.dtype) -> tuple[object, ...]:
         "ms_ssim_scale_backward": (
             *(of_scale[0], *of_scale, of_scale[1]),
             *(*images, gaussian_window(11), 1e-4, 9e-4),
+        ),
+        "resize_to_classifier": (image_map(3, 8, 8), [7, 7], *normalisation, *resize, True, dtype),
+        "resize_to_classifier_backward": (
+            *(image_map(3, 7, 7), image_map(3, 8, 8), [8, 8], normalisation[1], *resize, dtype),
         ),
         "softmax_pair_distance": (logits, torch.tensor([[0, 1]])),
         "softmax_pair_distance_backward": (

@@ -265,12 +265,14 @@ _FORWARD = define_op(
     " bool pre_tanh, ScalarType dtype) -> Tensor",
     reference=_forward_ref,
     fake=_forward_fake,
+    triton="resize_to_classifier.forward",
 )
 _BACKWARD = define_op(
     "resize_to_classifier_backward(Tensor dy, Tensor? x, SymInt[] image_size, float[] std,"
     " str mode, ScalarType dtype) -> Tensor",
     reference=_backward_ref,
     fake=_backward_fake,
+    triton="resize_to_classifier.backward",
 )
 define_gradient(_FORWARD, _backward, setup_context=_setup_context)
 forbid_second_derivative(_BACKWARD, public="amfast.ops.resize_to_classifier")

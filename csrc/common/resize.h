@@ -79,10 +79,16 @@ struct ResizeAxis {
         return pixels_within((2 * of_image + 1) * result, reach(), image, result);
     }
 
-    // reach() - distance() summed over a pixel's sources: two arithmetic series that meet at its centre.
+    // reach() - distance() summed over a pixel's sources.
     AMFAST_HOST_DEVICE int total(int of_result) const {
-        const PixelRange all = sources(of_result);
         const int centre = (2 * of_result + 1) * image;
+        if (mode == ResizeMode::kBilinear) {  // two that share all there is, or one at the border
+            const int beyond = (2 * image - 1) * result - centre;
+            const int outside = centre < result ? result - centre : beyond < 0 ? -beyond : 0;
+            return 2 * result - outside;
+        }
+        // Two arithmetic series that meet at the centre.
+        const PixelRange all = sources(of_result);
         const int middle = (centre + result - 1) / (2 * result);  // the first at the centre or behind it
         const int left = middle - all.begin, right = all.end - middle;
         const int first_left = centre - (2 * all.begin + 1) * result;

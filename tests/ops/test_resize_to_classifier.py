@@ -1,6 +1,6 @@
 """resize_to_classifier against float64, forward and backward, whichever implementation serves.
 
-tests/test_build.py runs this file a second time with AMFAST_NO_EXT=1, on the reference alone.
+tests/test_kernels.py runs it again on every other implementation.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ AS_IT_IS = ((0.5,) * 3, (0.5,) * 3)
 SIZES = [
     ((0, 2, 3), (4, 4)),
     ((1, 1, 1), (1, 1)),
-    ((2, 1, 1), (3, 2)),
+    ((1, 1, 1), (3, 2)),
     ((1, 5, 4), (1, 1)),
     ((2, 6, 6), (6, 6)),
-    ((2, 3, 6), (5, 6)),
-    ((1, 4, 5), (9, 11)),
-    ((3, 8, 8), (14, 14)),
+    ((1, 3, 6), (5, 6)),
+    ((2, 8, 7), (14, 12)),
     ((1, 11, 9), (5, 4)),
-    ((2, 3, 13), (7, 4)),
+    ((1, 3, 13), (7, 4)),
 ]
+#: Every dtype, and what is given in it.
+CASES = [*((dtype, "pre_tanh") for dtype in maps.DTYPES), (torch.float32, "image")]
 
 
 def make_image(
@@ -76,9 +77,8 @@ def test_the_implementation_under_test_is_the_one_meant() -> None:
 
 
 @pytest.mark.parametrize("impl", ["auto", "ref"])
-@pytest.mark.parametrize("input", INPUTS)
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("dtype", maps.DTYPES, ids=str)
+@pytest.mark.parametrize(("dtype", "input"), CASES, ids=str)
 @pytest.mark.parametrize(("image", "size"), SIZES, ids=str)
 def test_values_and_gradients_match_float64(
     image: tuple[int, int, int],
@@ -96,14 +96,11 @@ def test_values_and_gradients_match_float64(
         maps.assert_channels_last(result)
 
 
-@pytest.mark.parametrize("input", INPUTS)
 @pytest.mark.parametrize("result", maps.DTYPES, ids=str)
 @pytest.mark.parametrize("dtype", maps.DTYPES, ids=str)
-def test_the_result_has_the_dtype_asked_for(
-    dtype: torch.dtype, result: torch.dtype, input: str
-) -> None:
-    x = make_image(2, 5, 4, dtype)
-    for size in ((5, 4), (7, 6)):
+def test_the_result_has_the_dtype_asked_for(dtype: torch.dtype, result: torch.dtype) -> None:
+    x = make_image(1, 5, 4, dtype)
+    for size, input in (((5, 4), "image"), ((7, 6), "pre_tanh")):
         found = maps.run(to(size, input=input, dtype=result), [x])
         assert found[0].dtype == result and found[1].dtype == dtype
         wanted = maps.run(exactly(size, input=input, dtype=result), [x.double()])
@@ -116,7 +113,7 @@ def test_the_result_has_the_dtype_asked_for(
 def test_half_types_err_at_most_twice_as_much_as_pytorch(
     dtype: torch.dtype, mode: str, input: str
 ) -> None:
-    x, size = make_image(2, 16, 16, dtype), (23, 23)
+    x, size = make_image(1, 9, 16, dtype), (13, 23)
     maps.assert_half_error_is_pytorchs(
         maps.run(to(size, mode=mode, input=input), [x]),
         maps.run(functools.partial(pytorch, size=size, mode=mode, input=input), [x]),
@@ -125,14 +122,14 @@ def test_half_types_err_at_most_twice_as_much_as_pytorch(
 
 
 @given(
-    shape=st.tuples(st.integers(0, 3), st.integers(1, 20), st.integers(1, 20)),
-    size=st.tuples(st.integers(1, 24), st.integers(1, 24)),
+    shape=st.tuples(st.integers(0, 2), st.integers(1, 9), st.integers(1, 9)),
+    size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
     mode=st.sampled_from(MODES),
     input=st.sampled_from(INPUTS),
     channels_last=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_any_size_and_layout(
     shape: tuple[int, int, int],
     size: tuple[int, int],
@@ -147,8 +144,8 @@ def test_any_size_and_layout(
     maps.assert_near(maps.run(to(size, **options), [x]), wanted)
 
 
-#: A side and another, the first five of them such that rounding decides about a nearest pixel.
-SIDES = [(2, 82), (3, 123), (21, 133), (25, 135), (39, 132), (64, 224), (128, 299), (299, 64)]
+#: A side and another; with the first two, rounding decides about a nearest pixel.
+SIDES = [(21, 133), (39, 132), (64, 224), (128, 299), (299, 64)]
 
 
 @pytest.mark.parametrize(("side", "size"), SIDES)
@@ -159,10 +156,16 @@ def test_nearest_pixels_are_torchs(side: int, size: int) -> None:
         for dtype in (torch.float32, torch.float64):
             found = resize_to_classifier(x.to(dtype), to_size, *AS_IT_IS, mode="nearest")
             assert torch.equal(found, wanted.to(dtype))
+    leaf = places.clone().requires_grad_()
+    found = resize_to_classifier(leaf, (1, size), *AS_IT_IS, mode="nearest")
+    counts = [
+        torch.autograd.grad(y.sum(), leaf)[0] for y in (found, F.interpolate(leaf, (1, size)))
+    ]
+    assert torch.equal(*counts)
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bilinear_antialias"])
-@pytest.mark.parametrize(("side", "size"), [*SIDES, (128, 224), (256, 224), (512, 224)])
+@pytest.mark.parametrize(("side", "size"), [(5, 12), (128, 224), (256, 224), (299, 64)])
 def test_other_pixels_are_torchs(side: int, size: int, mode: str) -> None:
     draw = maps.Draw(torch.float64)
     for image, to_size in (((1, side), (1, size)), ((side, 1), (size, 1))):
@@ -226,7 +229,8 @@ def test_saturated_pixels_keep_their_gradient() -> None:
 def test_gradcheck_in_float64(mode: str, input: str) -> None:
     x = make_image(1, 3, 4, torch.float64).requires_grad_()
     for function in (resize_to_classifier, resize_to_classifier_ref):
-        assert torch.autograd.gradcheck(to((4, 3), function, mode=mode, input=input), x)
+        tested = to((4, 3), function, mode=mode, input=input)
+        assert torch.autograd.gradcheck(tested, x, fast_mode=True)
 
 
 @pytest.mark.parametrize("input", INPUTS)
