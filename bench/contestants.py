@@ -138,12 +138,15 @@ def draw(device: str = "cpu", seed: int = 0) -> Draw:
 def agree(function: Function, ref: Function, inputs: Sequence[Tensor]) -> None:
     """Raise unless results and gradients are the reference's, but for the order of sums.
 
+    In float32 torch's resizing, a reference here, is off by up to 5e-5 of the largest value: it
+    rounds coordinates.
+
     In 16 bits as a whole: where a relu's input rounds to either side of zero, one of millions of
     gradients is there or is not.
     """
     for a, b in zip(run(function, inputs), run(ref, inputs), strict=True):
         if inputs[0].dtype == torch.float32:
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().max()))
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()))
         else:
             error = float((a.double() - b.double()).norm() / b.double().norm())
             assert error < TOLERANCES[inputs[0].dtype].rtol, f"differs by {error:.4f} of its norm"

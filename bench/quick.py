@@ -64,7 +64,8 @@ def biggan_128_ratio(rounds: int = 3) -> dict[str, float]:
 def op_ratios(rounds: int = 31) -> dict[str, float]:
     """Each kernel against its reference, eager and compiled, at the embedded engine's largest.
 
-    Except for lpips_distance, which is at AlexNet's second layer.
+    Except for lpips_distance, which is at AlexNet's second layer, and resize_to_classifier, which
+    brings BigGAN-256's images to AlexNet.
     """
     n, c, size = 20, 16, 64
     d = draw()
