@@ -110,7 +110,7 @@ def test_the_reference_is_the_textbook(shape: tuple[int, ...]) -> None:
     assert_near(maps.run(ref, inputs), maps.exact(textbook, inputs))
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 161, 170), (1, 1, 176, 163)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 2, 161, 162), (2, 1, 164, 161)], ids=str)
 def test_above_160_pixels_it_is_pytorch_msssim(shape: tuple[int, ...]) -> None:
     inputs = make_inputs(shape)
     for data_range in (1.0, 255.0):
@@ -138,7 +138,7 @@ def test_half_types_err_at_most_twice_as_much_as_pytorch(dtype: torch.dtype) -> 
     channels_last=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 def test_any_shape_and_layout(shape: tuple[int, ...], channels_last: bool, seed: int) -> None:
     inputs = make_inputs(shape, seed=seed)
     if channels_last:
