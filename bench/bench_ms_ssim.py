@@ -6,7 +6,8 @@ Compare within one run. Forward alone is what scoring a run needs; pytorch-msssi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,7 +16,15 @@ import torch
 from torch import Tensor
 
 from amfast.ops import ms_ssim
-from bench.contestants import CONTESTANTS, DEVICES, contestant
+from bench.contestants import (
+    CONTESTANTS,
+    DEVICES,
+    agree,
+    contestant,
+    forward_and_backward,
+    time_run,
+    triton_serves,
+)
 
 #: Pairs and pixels a side.
 SHAPES = {"embedded-64": (200, 64), "biggan-128": (32, 128), "biggan-256": (64, 256)}
@@ -43,40 +52,29 @@ def draw_pairs(pairs: int, size: int, device: str = "cpu") -> tuple[Tensor, Tens
     return x.to(device), (0.7 * x + 0.3 * noise).to(device)
 
 
-def results_of(function: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> list[Tensor]:
-    """Values and, where the images ask for them, gradients, scaled to be of order 1."""
-    value = function(x, y)
-    if not x.requires_grad:
-        return [value]
-    scale = torch.full_like(value, x[0].numel())
-    return [value.detach(), *torch.autograd.grad(value, (x, y), scale)]
-
-
 @pytest.mark.parametrize("name", [*CONTESTANTS, "pytorch-msssim"])
 @pytest.mark.parametrize("direction", ["forward", "forward-backward"])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("device", DEVICES)
-def test_pairs(device: str, shape: str, direction: str, name: str, validated: Any) -> None:
-    pairs, size = SHAPES[shape]
+@pytest.mark.parametrize("on", DEVICES)
+def test_pairs(on: str, shape: str, direction: str, name: str, benchmark: Any) -> None:
+    device, (pairs, size) = torch.device(on), SHAPES[shape]
     backward = direction == "forward-backward"
     if backward and size == 256:
         pairs //= 4  # the reference keeps some 40 maps of all images
     if name != "pytorch-msssim":
-        function = contestant(name, "ms_ssim_scale", kernel, reference, device)
+        function = contestant(name, "ms_ssim_scale", kernel, reference, on)
     elif size <= 160 or find_spec("pytorch_msssim") is None:
         pytest.skip("pytorch-msssim is not installed, or refuses images of 160 pixels and less")
     else:
         function = package
-    x, y = (image.requires_grad_(backward) for image in draw_pairs(pairs, size, device))
-
-    wanted = results_of(reference, x, y)
-    validated(
-        lambda: results_of(function, x, y),
-        group=f"ms_ssim {shape} {direction} {device}",
-        contestant=name,
-        wanted=wanted,
-        rtol=1e-4,
-        atol=1e-4,
+    with triton_serves("ms_ssim_scale") if name == "triton" else nullcontext():
+        images = draw_pairs(pairs, size, on)
+        torch.testing.assert_close(function(*images), reference(*images), rtol=1e-4, atol=1e-4)
+        if backward:
+            agree(function, reference, images)
+            run = forward_and_backward(function, images)
+        else:
+            run = partial(function, *images)
         # both images read, and in the backward read again and their gradients written
-        bytes_moved=(6 if backward else 2) * x.numel() * x.element_size(),
-    )
+        moved_bytes = (6 if backward else 2) * images[0].nbytes
+        time_run(benchmark, f"ms_ssim {shape} {direction} {on}", name, device, run, moved_bytes)

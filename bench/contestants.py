@@ -96,19 +96,32 @@ def time_op(
         there = [x.to(device) for x in inputs]
         agree(function, functions[1], there)
         run = forward_and_backward(function, there)
-        # A GPU is given several calls at once, so that the host's share is not what is timed.
-        calls = 10 if device.type == "cuda" else 1
+        moved_bytes = moved * inputs[0].element_size()
+        time_run(benchmark, f"{op} {shape} {device}", name, device, run, moved_bytes)
 
-        def timed() -> None:
-            for _ in range(calls):
-                run()
-            synchronize(device)
 
-        benchmark.group = f"{op} {shape} {device}"
-        benchmark(timed)
+def time_run(
+    benchmark: Any,
+    group: str,
+    name: str,
+    device: torch.device,
+    run: Callable[[], object],
+    moved_bytes: float,
+) -> None:
+    """Time ``run``, which has to move so many bytes, as a contestant of ``group``."""
+    # A GPU is given several calls at once, so that the host's share is not what is timed.
+    calls = 10 if device.type == "cuda" else 1
+
+    def timed() -> None:
+        for _ in range(calls):
+            run()
+        synchronize(device)
+
+    benchmark.group = group
+    benchmark(timed)
     benchmark.extra_info.update(contestant=name, units=calls)
     if benchmark.stats is not None:  # None under --benchmark-disable
-        bandwidth = moved * inputs[0].element_size() * calls / benchmark.stats.stats.min
+        bandwidth = moved_bytes * calls / benchmark.stats.stats.min
         benchmark.extra_info["GB/s"] = bandwidth / 1e9
         benchmark.extra_info["of_copy"] = bandwidth / copy_bandwidth(device)
 
