@@ -258,7 +258,7 @@ def forward(
     pre_tanh: bool,
     dtype: torch.dtype,
 ) -> Tensor:
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = _with_pixels_dense(x)
     y = _new(x, size, dtype)
     image_size = x.shape[2:]
     # Taps of a pixel: whole numbers in an open interval of 2 * reach, at steps of 2 * result.
@@ -289,7 +289,7 @@ def backward(
     mode: str,
     dtype: torch.dtype,
 ) -> Tensor:
-    dy = dy.contiguous(memory_format=torch.channels_last)
+    dy = _with_pixels_dense(dy)
     dx = _new(dy, image_size, dtype)
     size = dy.shape[2:]
     reach = _reach(image_size, size, mode)
@@ -301,7 +301,7 @@ def backward(
     if len(dy):
         constants = _constants(mode, dy, dx)
         totals = dy.new_empty(sum(size), dtype=_arithmetic(dy, dx))
-        image = dx if x is None else x.contiguous(memory_format=torch.channels_last)
+        image = dx if x is None else _with_pixels_dense(x)
         with on_device_of(dy):
             _totals_kernel[(triton.cdiv(len(totals), PIXELS),)](
                 *(totals, *image_size, *size, *reach), **constants
@@ -315,6 +315,12 @@ def backward(
                 **constants,
             )
     return dx
+
+
+def _with_pixels_dense(x: Tensor) -> Tensor:
+    if x.dim() != 4 or x.shape[1] != 3:
+        raise ValueError("images must be [N, 3, H, W]")
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _new(like: Tensor, size: Sequence[int], dtype: torch.dtype) -> Tensor:
