@@ -109,6 +109,11 @@ def saved(function: Function, inputs: Sequence[Tensor]) -> list[Tensor]:
     return kept
 
 
+def examples(usual: int) -> int:
+    """How many cases to draw: few where kernels are interpreted or run on threads."""
+    return usual if "AMFAST_TEST_OPS" not in os.environ else 1 + usual // 8
+
+
 def served(*ops: str) -> set[str]:
     """Which implementations serve these ops on the CPU."""
     return {i.implementation for i in implementations() if i.device == "cpu" and i.op in ops}

@@ -109,7 +109,7 @@ def test_half_types_err_at_most_twice_as_much_as_pytorch(dtype: torch.dtype) -> 
     channels_last=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=maps.examples(60), deadline=None, derandomize=True)
 def test_any_shape_and_layout(shape: tuple[int, ...], channels_last: bool, seed: int) -> None:
     inputs = make_inputs(shape, seed=seed, channels_last=channels_last)
     maps.assert_near(run(lpips_distance, *inputs), expected(inputs))

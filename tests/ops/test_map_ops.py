@@ -63,7 +63,7 @@ def test_half_types_err_at_most_twice_as_much_as_pytorch(op: MapOp, dtype: torch
 
 @every_op
 @given(data=st.data(), channels_last=st.booleans(), seed=st.integers(0, 2**31))
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=maps.examples(50), deadline=None, derandomize=True)
 def test_any_shape_and_layout(
     op: MapOp, data: st.DataObject, channels_last: bool, seed: int
 ) -> None:

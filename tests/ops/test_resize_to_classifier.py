@@ -129,7 +129,7 @@ def test_half_types_err_at_most_twice_as_much_as_pytorch(
     channels_last=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=maps.examples(40), deadline=None, derandomize=True)
 def test_any_size_and_layout(
     shape: tuple[int, int, int],
     size: tuple[int, int],

@@ -117,7 +117,7 @@ def test_half_types_err_at_most_twice_as_much_as_pytorch(dtype: torch.dtype, sca
     scale=st.floats(1e-2, 1e3),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=maps.examples(60), deadline=None, derandomize=True)
 def test_any_shape_and_scale(rows: int, classes: int, count: int, scale: float, seed: int) -> None:
     inputs = make_inputs(rows, classes, count, scale=scale, seed=seed)
     maps.assert_near(run(softmax_pair_distance, *inputs), expected(inputs))

@@ -147,7 +147,7 @@ def test_a_large_spread_stays_finite(dtype: torch.dtype) -> None:
     scale=st.floats(1e-3, 1e3),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=maps.examples(60), deadline=None, derandomize=True)
 def test_any_shape_and_scale(rows: int, classes: int, scale: float, seed: int) -> None:
     logits, target, dlog_probs = make_inputs(rows, classes, torch.float32, scale, seed)
     value, dlogits = run(target_log_prob, logits, target, dlog_probs)
