@@ -9,9 +9,9 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "../common/dtypes.h"
 #include "../common/norm_relu.h"
 #include "clones.h"
-#include "dtypes.h"
 #include "lanes.h"
 
 namespace amfast {

@@ -3,7 +3,6 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
@@ -35,16 +34,17 @@ struct Backward {
 template <typename Acc>
 struct Scratch {
     Patch<Acc> patch;
-    Rows<Acc> vertical;
+    FilteredRows<Acc> vertical;
     // Forward: sums over the rows of a tile, by column.
     Acc ssim[kStride], contrast[kStride];
     // Backward: a row for every row of positions that a tile of pixels is gathered from.
-    Rows<Acc> gradients[kTileRows + kMargin];
+    FilteredRows<Acc> gradients[kTileRows + kMargin];
 };
 
 template <typename Acc, int64_t Taps>
-AMFAST_HOST_DEVICE void add_similarity(const Rows<Acc>& vertical, int64_t columns, const Window<Acc> window,
-                                       const SsimConstants<Acc> by, Acc* ssim, Acc* contrast) {
+AMFAST_HOST_DEVICE void add_similarity(const FilteredRows<Acc>& vertical, int64_t columns,
+                                       const Window<Acc> window, const SsimConstants<Acc> by, Acc* ssim,
+                                       Acc* contrast) {
     const int64_t end = ceil_div(columns, kLanes) * kLanes;
 #pragma GCC ivdep
     for (int64_t j = 0; j < end; ++j) {
@@ -149,9 +149,9 @@ AMFAST_HOST_DEVICE void forward_typed(const Scale& scale, const Forward& of, int
 // One row of what gradients are gathered from: `count` positions, the first of which is at column `left`
 // of the row; the row is 0 on both sides of them.
 template <typename Acc, int64_t Taps>
-AMFAST_HOST_DEVICE void gradient_row(const Rows<Acc>& vertical, int64_t left, int64_t count,
+AMFAST_HOST_DEVICE void gradient_row(const FilteredRows<Acc>& vertical, int64_t left, int64_t count,
                                      const Window<Acc> window, const SsimConstants<Acc> by, Acc dssim,
-                                     Acc dcontrast, Rows<Acc>& out) {
+                                     Acc dcontrast, FilteredRows<Acc>& out) {
     const int64_t end = ceil_div(count, kLanes) * kLanes;
 #pragma GCC ivdep
     for (int64_t j = 0; j < end; ++j) {
@@ -170,8 +170,8 @@ AMFAST_HOST_DEVICE void gradient_row(const Rows<Acc>& vertical, int64_t left, in
 
 // The reversed window along columns, from `taps` rows of gradients.
 template <typename Acc, int64_t Taps>
-AMFAST_HOST_DEVICE void gather_columns(const Rows<Acc>* gradients, int64_t columns, const Window<Acc> window,
-                                       Rows<Acc>& out) {
+AMFAST_HOST_DEVICE void gather_columns(const FilteredRows<Acc>* gradients, int64_t columns,
+                                       const Window<Acc> window, FilteredRows<Acc>& out) {
     const int64_t taps = Taps > 0 ? Taps : window.size;
     const int64_t end = ceil_div(columns, kLanes) * kLanes;
 #pragma GCC ivdep
@@ -193,8 +193,8 @@ AMFAST_HOST_DEVICE void gather_columns(const Rows<Acc>* gradients, int64_t colum
 
 // A row of the images' gradients as far as they come from this scale; it takes the place of u and v.
 template <typename Acc, int64_t Taps>
-AMFAST_HOST_DEVICE void gather_row(const Rows<Acc>& vertical, int64_t columns, const Window<Acc> window,
-                                   Acc* u, Acc* v) {
+AMFAST_HOST_DEVICE void gather_row(const FilteredRows<Acc>& vertical, int64_t columns,
+                                   const Window<Acc> window, Acc* u, Acc* v) {
 #pragma GCC ivdep
     for (int64_t j = 0; j < columns; ++j) {
         const Moments<Acc> sum = filter_row<Acc, Taps>(vertical, j, window);
@@ -251,7 +251,7 @@ AMFAST_HOST_DEVICE void backward_tile(const Scale& scale, const Backward& of, co
     // Row i of the gradients is of positions tile.top - margin + i; their columns likewise.
     const int64_t left = around.left - (tile.left - margin);
     for (int64_t i = 0; i < tile.rows() + margin; ++i) {
-        Rows<Acc>& gradients = scratch.gradients[i];
+        FilteredRows<Acc>& gradients = scratch.gradients[i];
         const int64_t row = tile.top - margin + i;
         if (row < around.top || row >= around.bottom) {
             gradients = {};
@@ -313,18 +313,11 @@ void parallel_tiles(const Scale& scale, int64_t tiles, const F& run) {
     torch::stable::parallel_for(0, scale.planes * tiles, grain, run);
 }
 
-ScalarType accumulator(ScalarType dtype) {
-    return dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 void check_images(const Tensor& x, const Tensor& y, const std::vector<double>& window) {
-    const ScalarType dtype = x.scalar_type();
-    STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double ||
-                        dtype == ScalarType::BFloat16 || dtype == ScalarType::Half,
-                    "x must be float32, float64, bfloat16 or float16");
+    STD_TORCH_CHECK(is_floating(x.scalar_type()), "x must be float32, float64, bfloat16 or float16");
     STD_TORCH_CHECK(x.dim() == 4 && y.dim() == 4 && x.is_cpu() && y.is_cpu(),
                     "x and y must be [N, C, H, W] on the CPU");
-    STD_TORCH_CHECK(y.scalar_type() == dtype && x.size(0) == y.size(0) && x.size(1) == y.size(1) &&
+    STD_TORCH_CHECK(y.scalar_type() == x.scalar_type() && x.size(0) == y.size(0) && x.size(1) == y.size(1) &&
                         x.size(2) == y.size(2) && x.size(3) == y.size(3),
                     "x and y must be of one shape and dtype");
     const int64_t taps = static_cast<int64_t>(window.size());

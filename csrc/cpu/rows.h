@@ -11,9 +11,9 @@
 #include <limits>
 #include <vector>
 
+#include "../common/dtypes.h"
 #include "../common/log_softmax.h"
 #include "clones.h"
-#include "dtypes.h"
 #include "lanes.h"
 
 namespace amfast {

@@ -5,20 +5,16 @@
 // time.
 #pragma once
 
-#include <torch/headeronly/core/ScalarType.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
+#include "../common/dtypes.h"
 #include "../common/ssim.h"
+#include "lanes.h"
 
 namespace amfast {
 
-using torch::headeronly::ScalarType;
-
-// As many as the widest vector unit holds floats.
-constexpr int64_t kLanes = 16;
 // Positions (forward) or pixels (backward) of a tile. Even, so that pixels that are halved together
 // begin in one tile.
 constexpr int64_t kTileRows = 64;
@@ -84,7 +80,7 @@ AMFAST_HOST_DEVICE Window<Acc> window_of(const Scale& scale, bool reversed) {
 
 // Four rows that a vector is at home in: the moments, or what gradients are gathered from.
 template <typename Acc>
-struct Rows {
+struct FilteredRows {
     Acc u[kStride], v[kStride], uu[kStride], vv[kStride];
 };
 
@@ -151,7 +147,7 @@ AMFAST_HOST_DEVICE void load_patch(const Scale& scale, int64_t plane, const Area
 // The window along columns, from a patch's rows `row` and below.
 template <typename Acc, int64_t Taps>
 AMFAST_HOST_DEVICE void filter_columns(const Patch<Acc>& patch, int64_t row, int64_t columns,
-                                       const Window<Acc> window, Rows<Acc>& out) {
+                                       const Window<Acc> window, FilteredRows<Acc>& out) {
     const int64_t taps = Taps > 0 ? Taps : window.size;
     const Acc* u = patch.u + row * kStride;
     const Acc* v = patch.v + row * kStride;
@@ -179,7 +175,8 @@ AMFAST_HOST_DEVICE void filter_columns(const Patch<Acc>& patch, int64_t row, int
 
 // The window along a row, at column j.
 template <typename Acc, int64_t Taps>
-AMFAST_HOST_DEVICE Moments<Acc> filter_row(const Rows<Acc>& rows, int64_t j, const Window<Acc>& window) {
+AMFAST_HOST_DEVICE Moments<Acc> filter_row(const FilteredRows<Acc>& rows, int64_t j,
+                                           const Window<Acc>& window) {
     const int64_t taps = Taps > 0 ? Taps : window.size;
     Moments<Acc> sum = {};
 #pragma GCC unroll 11

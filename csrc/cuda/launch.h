@@ -6,16 +6,15 @@
 #include <torch/csrc/stable/macros.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 #include <torch/headeronly/util/shim_utils.h>
 
+#include "../common/dtypes.h"
 #include "device.h"
 
 namespace amfast {
 
 using torch::headeronly::MemoryFormat;
-using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 #if defined(AMFAST_CUDA_ON_HOST)
@@ -59,15 +58,9 @@ struct Device {
 
 #endif
 
-inline ScalarType accumulator(ScalarType dtype) {
-    return dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 inline void check_float(const Tensor& tensor, const char* name) {
-    const ScalarType dtype = tensor.scalar_type();
-    STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double ||
-                        dtype == ScalarType::BFloat16 || dtype == ScalarType::Half,
-                    name, " must be float32, float64, bfloat16 or float16");
+    STD_TORCH_CHECK(is_floating(tensor.scalar_type()), name,
+                    " must be float32, float64, bfloat16 or float16");
     STD_TORCH_CHECK(is_on_device(tensor), name, " must be on the kernel's device");
 }
 

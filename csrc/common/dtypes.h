@@ -1,4 +1,4 @@
-// The dtypes that all CPU kernels take, and that of their sums.
+// The dtypes that all kernels take, and that of their sums. For the host alone.
 #pragma once
 
 #include <torch/headeronly/core/ScalarType.h>
