@@ -21,6 +21,12 @@ LANES = 1024
 
 
 @triton.jit
+def _elements(planes, height, width):
+    """Of a map, in 64 bits: in 32, the place of the last of four large maps would overflow."""
+    return tl.cast(planes, tl.int64) * height * width
+
+
+@triton.jit
 def _filter_rows_kernel(
     x,
     y,
@@ -35,7 +41,7 @@ def _filter_rows_kernel(
 ):
     """The window along rows, of u = x + y, v = x - y and their squares: [4, planes, H, W']."""
     across = width - len(WINDOW) + 1
-    size = planes * height * across
+    size = _elements(planes, height, across)
     lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = lane < size
     row = lane // across  # of all planes
@@ -109,12 +115,12 @@ def _similarity_kernel(
     """Luminance * contrast and contrast at every position: [2, planes, H', W']."""
     down = height - len(WINDOW) + 1
     lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = lane < planes * down * across
+    size = _elements(planes, down, across)
+    mask = lane < size
     plane = lane // (down * across)
     at = lane + plane * (height - down) * across
-    u, v, uu, vv = _filter(
-        maps + at, planes * height * across, across, 0, len(WINDOW), mask, ACC, WINDOW
-    )
+    apart = _elements(planes, height, across)
+    u, v, uu, vv = _filter(maps + at, apart, across, 0, len(WINDOW), mask, ACC, WINDOW)
     offset_x = tl.load(offsets + plane, mask=mask, other=0)
     offset_y = tl.load(offsets + planes + plane, mask=mask, other=0)
     mean_u = u + (offset_x + offset_y)
@@ -126,7 +132,7 @@ def _similarity_kernel(
     luminance = (square_u - square_v + TWICE_C1) / (square_u + square_v + TWICE_C1)
     contrast = (var_u - var_v + TWICE_C2) / (var_u + var_v + TWICE_C2)
     tl.store(similarity + lane, luminance * contrast, mask=mask)
-    tl.store(similarity + planes * down * across + lane, contrast, mask=mask)
+    tl.store(similarity + size + lane, contrast, mask=mask)
 
 
 @triton.jit
@@ -147,13 +153,12 @@ def _gradient_kernel(
     """What gradients of pixels are gathered from: [4, planes, H', W']. See csrc/common/ssim.h."""
     down = height - len(WINDOW) + 1
     lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    size = planes * down * across
+    size = _elements(planes, down, across)
     mask = lane < size
     plane = lane // (down * across)
     at = lane + plane * (height - down) * across
-    u, v, uu, vv = _filter(
-        maps + at, planes * height * across, across, 0, len(WINDOW), mask, ACC, WINDOW
-    )
+    apart = _elements(planes, height, across)
+    u, v, uu, vv = _filter(maps + at, apart, across, 0, len(WINDOW), mask, ACC, WINDOW)
     offset_x = tl.load(offsets + plane, mask=mask, other=0)
     offset_y = tl.load(offsets + planes + plane, mask=mask, other=0)
     dssim = tl.load(dsums + plane, mask=mask, other=0)
@@ -194,14 +199,15 @@ def _gather_columns_kernel(
     """The transposed window along columns: [4, planes, H', W'] -> [4, planes, H, W']."""
     down = height - len(WINDOW) + 1
     lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    size = planes * height * across
+    size = _elements(planes, height, across)
     mask = lane < size
     row = lane // across % height
     plane = lane // (height * across)
     at = lane - plane * (height - down) * across
     # Tap k is of the position k rows above.
+    apart = _elements(planes, down, across)
     du, dv, duu, dvv = _filter(
-        gradients + at, planes * down * across, -across, row - down + 1, row + 1, mask, ACC, WINDOW
+        gradients + at, apart, -across, row - down + 1, row + 1, mask, ACC, WINDOW
     )
     tl.store(maps + lane, du, mask=mask)
     tl.store(maps + size + lane, dv, mask=mask)
@@ -229,14 +235,14 @@ def _gather_rows_kernel(
     TAPS: tl.constexpr = len(WINDOW)
     across = width - TAPS + 1
     pixel = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = pixel < planes * height * width
+    mask = pixel < _elements(planes, height, width)
     column = pixel % width
     row = pixel // width  # of all planes
     plane = row // height
     # Tap k is of the position k columns to the left.
     du, dv, duu, dvv = _filter(
         maps + row * across + column,
-        planes * height * across,
+        _elements(planes, height, across),
         -1,
         column - across + 1,
         column + 1,
