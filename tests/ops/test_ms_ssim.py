@@ -329,3 +329,10 @@ def test_the_kernel_itself_refuses_what_it_cannot_read() -> None:
 def test_cuda_matches_float64(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     inputs = [x.cuda() for x in make_inputs(shape, dtype)]
     assert_near(maps.run(op, inputs), maps.exact(ref, inputs))
+
+
+@pytest.mark.gpu
+def test_cuda_gives_no_more_than_one_for_identical_images() -> None:
+    x = make_inputs((2, 3, 256, 256), torch.float32)[0].cuda()
+    value = op(x, x)  # torch's own mean of ones may be just below one there
+    assert value.max() <= 1 and value.min() >= 1 - TOLERANCES[torch.float32].rtol

@@ -99,6 +99,12 @@ def _variance(mean, mean_square):
 
 
 @triton.jit
+def _ratio(a, b):
+    """Never above 1 for a <= b, as it is rounded to nearest; in float32 ``/`` is off by 2 ulp."""
+    return tl.div_rn(a, b) if a.dtype == tl.float32 else a / b
+
+
+@triton.jit
 def _similarity_kernel(
     maps,
     offsets,
@@ -129,8 +135,8 @@ def _similarity_kernel(
     square_v = mean_v * mean_v
     var_u = _variance(u, uu)
     var_v = _variance(v, vv)
-    luminance = (square_u - square_v + TWICE_C1) / (square_u + square_v + TWICE_C1)
-    contrast = (var_u - var_v + TWICE_C2) / (var_u + var_v + TWICE_C2)
+    luminance = _ratio(square_u - square_v + TWICE_C1, square_u + square_v + TWICE_C1)
+    contrast = _ratio(var_u - var_v + TWICE_C2, var_u + var_v + TWICE_C2)
     tl.store(similarity + lane, luminance * contrast, mask=mask)
     tl.store(similarity + size + lane, contrast, mask=mask)
 
