@@ -205,8 +205,10 @@ def test_asking_for_the_reference_is_silent() -> None:
     assert all("AMFAST_NO_EXT is set" in reason for reason in answer["reasons"])
 
 
-def test_why_triton_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_triton_does_not_serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CC", raising=False)
+    lacking = without_triton(lambda name: name, lambda tool: tool, tmp_path)
+    assert lacking is not None and f"no Python.h in {tmp_path}" in lacking
     assert without_triton(find_module=lambda name: None) == "triton is not installed"
     assert without_triton(lambda name: name, lambda tool: tool == "clang") is None
     lacking = without_triton(lambda name: name, lambda tool: None)

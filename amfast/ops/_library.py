@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sysconfig
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ import torch
 
 NAMESPACE = "amfast"
 PACKAGE = Path(__file__).resolve().parents[1]
+#: What Triton builds its launchers against; where it looks, whatever Debian calls its own scheme.
+PYTHON_HEADERS = Path(sysconfig.get_path("include", "posix_prefix"))
 
 # Registrations last as long as this object does.
 LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
@@ -175,6 +178,7 @@ def _is_set(variable: str) -> bool:
 def without_triton(
     find_module: Callable[[str], object | None] = find_spec,
     find_tool: Callable[[str], object | None] = shutil.which,
+    headers: Path = PYTHON_HEADERS,
 ) -> str | None:
     """Why Triton cannot serve on this machine, or None where it can."""
     if find_module("triton") is None:
@@ -182,6 +186,8 @@ def without_triton(
     compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]
     if not any(find_tool(compiler.split()[0]) for compiler in compilers):
         return f"triton finds no C compiler (looked for {', '.join(compilers)})"
+    if not (headers / "Python.h").is_file():
+        return f"triton finds no Python.h in {headers} (Debian's package is python3-dev)"
     return None
 
 
