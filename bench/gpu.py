@@ -151,7 +151,8 @@ def main() -> None:
         sys.exit(f"make gpu: {reason}")
     run("setup.py", "-q", "build_ext", "--inplace", AMFAST_REQUIRE_EXT="1")
     run("-m", "pytest", "-m", "gpu")
-    run("-m", "pytest", "-m", "gpu", "tests/ops", AMFAST_NO_CUDA_EXT="1")  # Triton's kernels
+    # Triton's kernels, in recorded steps too.
+    run("-m", "pytest", "-m", "gpu", "tests/ops", "tests/optimize", AMFAST_NO_CUDA_EXT="1")
     report = ROOT / "build" / "gpu.json"
     report.parent.mkdir(exist_ok=True)
     options = ["-o", "python_files=bench_*.py", "-k", "cuda", f"--benchmark-json={report}"]
