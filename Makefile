@@ -18,7 +18,7 @@ demo: $(STAMPS)/package
 	$(BIN)/amfast run --classes all --batch-embeddings 64 --outdir runs
 
 test: $(STAMPS)/test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-fail-under=90
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-fail-under=90
 
 bench: $(STAMPS)/test
 	mkdir -p build
