@@ -27,8 +27,9 @@ from tests.nvrtc import compile_device_code
 
 CUDA_SOURCES = sorted((REPOSITORY / "csrc" / "cuda").glob("*.cu"))
 TORCH = Path(torch.__file__).parent
-#: What tests of the registration check: it is the same whoever serves.
-REGISTRATION = "opcheck or compiles or fakes or bad_arguments or unknown_impl"
+#: What need not run on every kernel: what tests of the registration check, and gradients by finite
+#: differences, many runs where a comparison with float64 is one.
+ONCE = "opcheck or compiles or fakes or bad_arguments or unknown_impl or gradcheck"
 
 Outcome = subprocess.CompletedProcess[str]
 
@@ -43,7 +44,7 @@ def op_tests(*options: str, under: tuple[str, ...] = (), **variables: str) -> Ou
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=900,
+        timeout=2400,
     )
 
 
@@ -74,7 +75,7 @@ def the_references(folder: Path) -> Outcome:
 def triton_interpreted(folder: Path) -> Outcome:
     ops = sorted({where.partition(".")[0] for where in _library.TRITON.values()})
     return op_tests(
-        *("-k", f"({' or '.join(ops)}) and not ({REGISTRATION})"),
+        *("-k", f"({' or '.join(ops)}) and not ({ONCE})"),
         AMFAST_TEST_OPS="triton",
         TRITON_INTERPRET="1",
     )
@@ -83,9 +84,7 @@ def triton_interpreted(folder: Path) -> Outcome:
 def cuda_on_host(folder: Path) -> Outcome:
     compile_on_host(folder / "cuda.so", CUDA_SOURCES, "-DAMFAST_CUDA_ON_HOST")
     ops = " or ".join(source.stem for source in CUDA_SOURCES)
-    return op_tests(
-        *("-k", f"({ops}) and not ({REGISTRATION})"), AMFAST_TEST_OPS=str(folder / "cuda.so")
-    )
+    return op_tests(*("-k", f"({ops}) and not ({ONCE})"), AMFAST_TEST_OPS=str(folder / "cuda.so"))
 
 
 def cuda_on_host_under_tsan(folder: Path) -> Outcome:
@@ -108,7 +107,7 @@ def cpu_under_asan_and_ubsan(folder: Path) -> Outcome:
     options = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     compile_on_host(folder / "asan.so", sources, "-DAMFAST_NO_CLONES", *options)
     return op_tests(
-        *("-k", f"not ({REGISTRATION})"),
+        *("-k", f"not ({ONCE})"),
         AMFAST_TEST_OPS=str(folder / "asan.so"),
         LD_PRELOAD=f"{sanitizer('asan')} {sanitizer('ubsan')}",
         ASAN_OPTIONS="detect_leaks=0",  # Python keeps memory until its end

@@ -27,7 +27,7 @@ def doctor(as_json: options.Json = False) -> None:
             stdout.print(f"  {name}: {value}", highlight=False, markup=False)
     table = Table(title="implementations", title_justify="left")
     for heading in ("op", "device", "implementation", "why"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading == "op")
     for op in report["ops"]:
         table.add_row(*(escape(str(op[k])) for k in ("op", "device", "implementation", "reason")))
     stdout.print(table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -124,9 +125,12 @@ def _span(first: int, last: int) -> str:
 
 def show_summary(outcome: Outcome) -> None:
     """A table per class: what each score was and is, original -> best trial."""
-    table = Table(title="class embedding as trained -> best trial, on fresh latents")
+    title = "class embedding as trained -> best trial, on fresh latents"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("class")
-    for heading in ("target probability", "pairwise distance", "MS-SSIM", "best trial", "failed"):
+    for heading in ("target probability", "pairwise distance", "MS-SSIM"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("best trial", "failed"):
         table.add_column(heading, justify="right")
     for row in outcome.summary["classes"]:
         scores = {t["trial"]: t["score"] for t in row["trials"]}

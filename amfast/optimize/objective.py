@@ -20,16 +20,15 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 class TargetLogProb:
     """Images ``[N, 3, H, W]`` in [-1, 1] and targets ``[N]`` -> log-probabilities ``[N]``.
 
-    In float32, or float64 from a classifier whose logits are. With ``input="pre_tanh"`` the images
-    are the tanh of what is given. The classifier gets its inputs in the precision that it names by
-    an attribute ``dtype``, otherwise in fp32.
+    In float32. With ``input="pre_tanh"`` the images are the tanh of what is given. The classifier
+    gets its inputs in the precision that it names by an attribute ``dtype``, otherwise in fp32.
     """
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
 
     def __call__(self, images: Tensor, targets: Tensor, input: ImageInput = "image") -> Tensor:
-        return target_log_prob(self._logits(images, input), targets)
+        return target_log_prob(self._logits(images, input), targets).float()
 
     def with_top1(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The log-probabilities, and each image's most probable class ``[N]``."""

@@ -101,7 +101,7 @@ def test_table_at_the_end(finished, tmp_path, invoke):
             str(row["best"]),
             "0",
         ]
-        assert re.search(r"\s+│\s+".join(map(re.escape, cells)), answer.stdout), answer.stdout
+        assert re.search(r"\s+".join(map(re.escape, cells)), answer.stdout), answer.stdout
     for name in ("comparison.png", "summary.json", "embeddings.safetensors"):
         assert f": run/{name}\n" in answer.stdout
 
