@@ -127,11 +127,17 @@ def show_summary(outcome: Outcome) -> None:
     """A table per class: what each score was and is, original -> best trial."""
     title = "class embedding as trained -> best trial, on fresh latents"
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("class")
-    for heading in ("target probability", "pairwise distance", "MS-SSIM"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("best trial", "failed"):
-        table.add_column(heading, justify="right")
+    table.add_column("class", overflow="fold")
+    for heading in (
+        "target\nprobability",
+        "pairwise\ndistance",
+        "MS-SSIM",
+        "best\ntrial",
+        "failed",
+    ):
+        table.add_column(
+            heading, justify="right", no_wrap=True
+        )  # headings in two lines: 80 columns
     for row in outcome.summary["classes"]:
         scores = {t["trial"]: t["score"] for t in row["trials"]}
         pair = row["original"], scores.get(row["best"])
