@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from amfast.device import keep_freed_memory, resolve_dtype
+from amfast.device import resolve_dtype
 from amfast.generators.reference import BigGAN
 from bench.contest import DTYPES, Problem, contest, kept_bytes
 from bench.flops import STEPS, rows
@@ -51,8 +51,7 @@ HERE = [name for name, case in CASES.items() if case.device == "cpu" or torch.cu
 
 @pytest.fixture(autouse=True)
 def settings() -> Iterator[None]:
-    """As the command line sets the process up; and on CUDA every contestant's best convolutions."""
-    keep_freed_memory()
+    """On CUDA every contestant's best convolutions."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     yield

@@ -1,4 +1,4 @@
-"""What every benchmark's report says: the machine it ran on."""
+"""What all benchmarks share: how memory is kept, and the machine that their reports name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
+from amfast.device import keep_freed_memory
 from bench import machine
+
+
+def pytest_configure() -> None:
+    """As ``amfast run`` does: otherwise large maps on the CPU measure the kernel's page faults."""
+    keep_freed_memory()
 
 
 def pytest_benchmark_update_machine_info(

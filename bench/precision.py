@@ -72,11 +72,10 @@ class Problem:
         with _recorded(generator, seen):
             leaf = self.embeddings.to(dtype if dtype == torch.float64 else torch.float32)
             leaf = leaf.clone().requires_grad_()
-            images = generator(leaf, self.latents)
-            images = images if dtype == torch.float64 else images.float()
+            pre_tanh = generator.pre_tanh(leaf, self.latents)
             with patch.object(objective_module, "target_log_prob", _noting(seen)):
-                rows = objective(images, self.targets)
-        seen["image"], seen["log-probability"] = images, rows
+                rows = objective(pre_tanh, self.targets, input="pre_tanh")
+        seen["image before its tanh"], seen["log-probability"] = pre_tanh, rows
         scale = torch.full_like(rows, loss_scale / self.latents.shape[1])
         (gradient,) = torch.autograd.grad(rows, leaf, scale)
         seen[GRADIENT] = gradient / loss_scale

@@ -85,10 +85,7 @@ class FrozenGenerator:
         return self._network.prepare_latents(latents * self.truncation)
 
     def __call__(self, embeddings: Tensor, latents: Tensor | PreparedLatents) -> Tensor:
-        if isinstance(latents, Tensor):
-            latents = self.prepare_latents(latents)
-        images: Tensor = self._network(embeddings, latents)
-        return images.float()
+        return self.pre_tanh(embeddings, latents).float().tanh()
 
     def pre_tanh(self, embeddings: Tensor, latents: Tensor | PreparedLatents) -> Tensor:
         """What ``__call__`` gives before its tanh, ``[T*Z, 3, R, R]`` in ``dtype``."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from amfast.errors import UsageError
 from amfast.ops import ms_ssim
+from amfast.ops._checks import check_pairs
 
 
 def pairwise_ms_ssim(images: Tensor, pairs: Tensor, *, pairs_per_pass: int = 64) -> Tensor:
@@ -29,10 +30,6 @@ def pairwise_ms_ssim(images: Tensor, pairs: Tensor, *, pairs_per_pass: int = 64)
         UsageError: another shape or dtype of an argument, an index that no image has (looked for on
             the CPU only), or less than one pair per pass.
     """
-    if pairs.dtype != torch.int64 or pairs.dim() != 2 or pairs.shape[1] != 2:
-        raise UsageError(
-            f"pairs are {list(pairs.shape)} of {pairs.dtype}; they must be [P, 2] of torch.int64."
-        )
     if pairs_per_pass < 1:
         raise UsageError(f"pairs_per_pass is {pairs_per_pass}; it must be at least 1.")
     if images.dim() != 4 or images.shape[1] != 3 or not images.is_floating_point():
@@ -40,13 +37,7 @@ def pairwise_ms_ssim(images: Tensor, pairs: Tensor, *, pairs_per_pass: int = 64)
             f"images are {list(images.shape)} of {images.dtype}; they must be [N, 3, H, W] of a "
             "floating dtype, in [-1, 1]."
         )
-    if pairs.device.type == "cpu" and pairs.numel():
-        low, high = (int(bound) for bound in pairs.aminmax())
-        if low < 0 or high >= len(images):
-            raise UsageError(
-                f"pairs name image {low if low < 0 else high}; there are {len(images)} images, "
-                "counted from 0."
-            )
+    check_pairs(pairs, "images", len(images))
     unit = ((images + 1) / 2).contiguous()
     parts = [
         ms_ssim(unit[part[:, 0]], unit[part[:, 1]], data_range=1.0)

@@ -76,6 +76,24 @@ def check_same_device(name: str, value: Tensor, like_name: str, like: Tensor) ->
         )
 
 
+def check_pairs(pairs: Tensor, of: str, count: int) -> None:
+    """``pairs`` must be ``[P, 2]`` int64, indices of ``count`` things that are called ``of``."""
+    if pairs.dtype != torch.int64:
+        raise UsageError(
+            f"pairs is {dtype_name(pairs.dtype)}; it must be int64: call pairs.long() first."
+        )
+    if pairs.dim() != 2 or pairs.shape[1] != 2:
+        raise UsageError(
+            f"pairs has shape {list(pairs.shape)}; it must be [P, 2], the indices of two {of} each."
+        )
+    if has_values(pairs) and pairs.numel():
+        low, high = (int(bound) for bound in pairs.aminmax())
+        if low < 0 or high >= count:
+            raise UsageError(
+                f"pairs holds {low if low < 0 else high}; there are {count} {of}, counted from 0."
+            )
+
+
 def has_values(value: Tensor) -> bool:
     """Whether the numbers in ``value`` can be looked at without waiting for a device.
 

@@ -40,7 +40,7 @@ def cond_norm_relu(
     check_affine(scale, shift, x, channels=x.shape[1])
     if impl == "ref":
         return cond_norm_relu_ref(x, scale, shift)
-    y: Tensor = torch.ops.amfast.cond_norm_relu(x, scale, shift)
+    y: Tensor = _FORWARD(x, scale, shift)
     return y
 
 
@@ -81,9 +81,7 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tens
 
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.amfast.cond_norm_relu_backward(
-        dy, *ctx.saved_tensors
-    )
+    gradients: tuple[Tensor, Tensor, Tensor] = _BACKWARD(dy, *ctx.saved_tensors)
     return gradients
 
 

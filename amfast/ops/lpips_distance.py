@@ -62,7 +62,7 @@ def lpips_distance(
         )
     if impl == "ref":
         return lpips_distance_ref(fx, fy, w)
-    distances: Tensor = torch.ops.amfast.lpips_distance(fx, fy, w)
+    distances: Tensor = _FORWARD(fx, fy, w)
     return distances
 
 
@@ -166,7 +166,7 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tens
 
 
 def _backward(ctx: Any, ddistances: Tensor) -> tuple[Tensor, Tensor, None]:
-    dfx, dfy = torch.ops.amfast.lpips_distance_backward(ddistances, *ctx.saved_tensors)
+    dfx, dfy = _BACKWARD(ddistances, *ctx.saved_tensors)
     return dfx, dfy, None
 
 

@@ -58,7 +58,7 @@ def ms_ssim(
     """
     check_impl(impl)
     _check_arguments(x, y, data_range)
-    scale = ms_ssim_scale_ref if impl == "ref" else torch.ops.amfast.ms_ssim_scale
+    scale = ms_ssim_scale_ref if impl == "ref" else _FORWARD
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     powers = []
     for level, weight in enumerate(SCALE_WEIGHTS):
@@ -233,7 +233,7 @@ def _setup_context(
 
 
 def _backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-    dx, dy = torch.ops.amfast.ms_ssim_scale_backward(*gradients, *ctx.saved_tensors, *ctx.constants)
+    dx, dy = _BACKWARD(*gradients, *ctx.saved_tensors, *ctx.constants)
     return dx, dy, None, None, None
 
 

@@ -73,7 +73,7 @@ def resize_to_classifier(
     if dtype is not None and dtype not in FLOAT_DTYPES:
         accepted = ", ".join(dtype_name(d) for d in FLOAT_DTYPES)
         raise UsageError(f"dtype is {dtype_name(dtype)}; it must be one of {accepted}.")
-    function = _forward_ref if impl == "ref" else torch.ops.amfast.resize_to_classifier
+    function = _forward_ref if impl == "ref" else _FORWARD
     y: Tensor = function(
         x, [height, width], [*mean], [*std], mode, input == "pre_tanh", dtype or x.dtype
     )
@@ -254,9 +254,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     (x,) = ctx.saved_tensors or (None,)
-    dx = torch.ops.amfast.resize_to_classifier_backward(
-        dy, x, ctx.image_size, ctx.std, ctx.mode, ctx.dtype
-    )
+    dx = _BACKWARD(dy, x, ctx.image_size, ctx.std, ctx.mode, ctx.dtype)
     return dx, None, None, None, None, None, None
 
 

@@ -13,9 +13,8 @@ from amfast.ops._checks import (
     accumulator,
     check_float,
     check_impl,
+    check_pairs,
     check_same_device,
-    dtype_name,
-    has_values,
 )
 from amfast.ops._library import define_gradient, define_op, forbid_second_derivative
 
@@ -55,7 +54,7 @@ def softmax_pair_distance(
     _check_arguments(logits, pairs)
     if impl == "ref":
         return softmax_pair_distance_ref(logits, pairs)
-    distances: Tensor = torch.ops.amfast.softmax_pair_distance(logits, pairs)[0]
+    distances: Tensor = _FORWARD(logits, pairs)[0]
     return distances
 
 
@@ -132,7 +131,7 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor
 def _backward(ctx: Any, ddistances: Tensor | None, dlse: None) -> tuple[Tensor | None, None]:
     if ddistances is None:
         return None, None
-    return torch.ops.amfast.softmax_pair_distance_backward(ddistances, *ctx.saved_tensors), None
+    return _BACKWARD(ddistances, *ctx.saved_tensors), None
 
 
 def _check_arguments(logits: Tensor, pairs: Tensor) -> None:
@@ -141,27 +140,8 @@ def _check_arguments(logits: Tensor, pairs: Tensor) -> None:
         raise UsageError(
             f"logits has shape {list(logits.shape)}; it must be [N, C], with at least one class."
         )
-    if pairs.dtype != torch.int64:
-        raise UsageError(
-            f"pairs is {dtype_name(pairs.dtype)}; it must be int64: call pairs.long() first."
-        )
-    if pairs.dim() != 2 or pairs.shape[1] != 2:
-        raise UsageError(
-            f"pairs has shape {list(pairs.shape)}; it must be [P, 2], two rows of logits in each."
-        )
+    check_pairs(pairs, "rows of logits", len(logits))
     check_same_device("pairs", pairs, "logits", logits)
-    if has_values(pairs) and pairs.numel():
-        _check_range(pairs, logits.shape[0])
-
-
-def _check_range(pairs: Tensor, rows: int) -> None:
-    low, high = (int(bound) for bound in pairs.aminmax())
-    if low < 0 or high >= rows:
-        accepted = f"with {rows} rows of logits it must be from 0 to {rows - 1}."
-        raise UsageError(
-            f"pairs holds row {low if low < 0 else high}; "
-            + (accepted if rows else "logits has no rows to pair.")
-        )
 
 
 _FORWARD = define_op(

@@ -53,7 +53,7 @@ def target_log_prob_and_top1(
     if impl == "ref":
         log_probs, _, top1 = _forward_ref(logits, target)
     else:
-        log_probs, _, top1 = torch.ops.amfast.target_log_prob(logits, target)
+        log_probs, _, top1 = _FORWARD(logits, target)
     return log_probs, top1
 
 
@@ -121,7 +121,7 @@ def _backward(
     if dlog_probs is None:
         return None, None
     logits, target, lse = ctx.saved_tensors
-    return torch.ops.amfast.target_log_prob_backward(dlog_probs, logits, target, lse), None
+    return _BACKWARD(dlog_probs, logits, target, lse), None
 
 
 def _check_arguments(logits: Tensor, target: Tensor) -> None:

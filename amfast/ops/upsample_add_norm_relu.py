@@ -41,7 +41,7 @@ def upsample_add_norm_relu(
     check_affine(scale, shift, h, channels=h.shape[1])
     if impl == "ref":
         return upsample_add_norm_relu_ref(h, skip, scale, shift)
-    added, out = torch.ops.amfast.upsample_add_norm_relu(h, skip, scale, shift)
+    added, out = _FORWARD(h, skip, scale, shift)
     return added, out
 
 
@@ -126,9 +126,7 @@ def _backward(
     ctx: Any, dsum: Tensor | None, dout: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     if dout is not None:
-        gradients: tuple[Tensor, Tensor, Tensor, Tensor] = (
-            torch.ops.amfast.upsample_add_norm_relu_backward(dsum, dout, *ctx.saved_tensors)
-        )
+        gradients: tuple[Tensor, Tensor, Tensor, Tensor] = _BACKWARD(dsum, dout, *ctx.saved_tensors)
         return gradients
     if dsum is not None:
         return dsum, sum_2x2(dsum), None, None

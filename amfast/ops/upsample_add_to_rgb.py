@@ -58,7 +58,7 @@ def upsample_add_to_rgb(
     _check_frozen("bias", bias, h, [3], h.dtype)
     if impl == "ref":
         return upsample_add_to_rgb_ref(h, skip, scale, shift, weight, bias)
-    rgb: Tensor = torch.ops.amfast.upsample_add_to_rgb(h, skip, scale, shift, weight, bias)[1]
+    rgb: Tensor = _FORWARD(h, skip, scale, shift, weight, bias)[1]
     return rgb
 
 
@@ -137,7 +137,7 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, T
 def _backward(ctx: Any, dsum: None, drgb: Tensor | None) -> tuple[Tensor | None, ...]:
     if drgb is None:
         return (None,) * 6
-    dh, dskip = torch.ops.amfast.upsample_add_to_rgb_backward(drgb, *ctx.saved_tensors)
+    dh, dskip = _BACKWARD(drgb, *ctx.saved_tensors)
     return dh, dskip, None, None, None, None
 
 

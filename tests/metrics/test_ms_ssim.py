@@ -58,10 +58,10 @@ GOOD, PAIRS = make_images(3, 16), torch.tensor([[0, 1]])
         (GOOD[0], PAIRS, r"images are \[3, 16, 16\].*\[N, 3, H, W\]"),
         (GOOD[:, :1], PAIRS, r"images are \[3, 1, 16, 16\].*\[N, 3, H, W\]"),
         (GOOD.byte(), PAIRS, r"of torch.uint8.*floating"),
-        (GOOD, PAIRS[0], r"pairs are \[2\].*\[P, 2\]"),
-        (GOOD, PAIRS.float(), r"of torch.float32.*int64"),
-        (GOOD, PAIRS + 2, "pairs name image 3; there are 3 images"),
-        (GOOD, PAIRS - 1, "pairs name image -1; there are 3 images"),
+        (GOOD, PAIRS[0], r"pairs has shape \[2\].*\[P, 2\]"),
+        (GOOD, PAIRS.float(), "pairs is float32.*int64"),
+        (GOOD, PAIRS + 2, "pairs holds 3; there are 3 images"),
+        (GOOD, PAIRS - 1, "pairs holds -1; there are 3 images"),
     ],
 )
 def test_bad_arguments_get_a_sentence(images: Tensor, pairs: Tensor, sentence: str) -> None:

@@ -264,9 +264,9 @@ GOOD_PAIRS = torch.tensor([[0, 2], [1, 0]])
         (GOOD_LOGITS, GOOD_PAIRS[0], r"pairs has shape \[2\].*\[P, 2\]"),
         (GOOD_LOGITS, torch.zeros(2, 3, dtype=torch.int64), r"pairs has shape \[2, 3\]"),
         (GOOD_LOGITS, GOOD_PAIRS.to("meta"), "pairs is on meta and logits on cpu"),
-        (GOOD_LOGITS, GOOD_PAIRS + 1, "pairs holds row 3; with 3 rows.*from 0 to 2"),
-        (GOOD_LOGITS, GOOD_PAIRS - 1, "pairs holds row -1; with 3 rows.*from 0 to 2"),
-        (GOOD_LOGITS[:0], GOOD_PAIRS, "pairs holds row 2; logits has no rows"),
+        (GOOD_LOGITS, GOOD_PAIRS + 1, "pairs holds 3; there are 3 rows of logits"),
+        (GOOD_LOGITS, GOOD_PAIRS - 1, "pairs holds -1; there are 3 rows of logits"),
+        (GOOD_LOGITS[:0], GOOD_PAIRS, "pairs holds 2; there are 0 rows of logits"),
     ],
 )
 @pytest.mark.parametrize("impl", ["auto", "ref"])

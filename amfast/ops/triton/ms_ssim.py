@@ -105,6 +105,38 @@ def _ratio(a, b):
 
 
 @triton.jit
+def _positions(planes, down, across, BLOCK: tl.constexpr):
+    """This program's lanes of a map [planes, H', W']: plane, lane, the map's size, and a mask."""
+    lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    size = _elements(planes, down, across)
+    return lane // (down * across), lane, size, lane < size
+
+
+@triton.jit
+def _moments(
+    maps,
+    offsets,
+    planes,
+    height,
+    across,
+    plane,
+    lane,
+    mask,
+    ACC: tl.constexpr,
+    WINDOW: tl.constexpr,
+):
+    """Of u and v at every position: the mean around the offsets, the mean, the variance."""
+    at = lane + plane * (len(WINDOW) - 1) * across
+    apart = _elements(planes, height, across)
+    u, v, uu, vv = _filter(maps + at, apart, across, 0, len(WINDOW), mask, ACC, WINDOW)
+    offset_x = tl.load(offsets + plane, mask=mask, other=0)
+    offset_y = tl.load(offsets + planes + plane, mask=mask, other=0)
+    mean_u = u + (offset_x + offset_y)
+    mean_v = v + (offset_x - offset_y)
+    return u, v, mean_u, mean_v, _variance(u, uu), _variance(v, vv)
+
+
+@triton.jit
 def _similarity_kernel(
     maps,
     offsets,
@@ -119,22 +151,12 @@ def _similarity_kernel(
     BLOCK: tl.constexpr,
 ):
     """Luminance * contrast and contrast at every position: [2, planes, H', W']."""
-    down = height - len(WINDOW) + 1
-    lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    size = _elements(planes, down, across)
-    mask = lane < size
-    plane = lane // (down * across)
-    at = lane + plane * (height - down) * across
-    apart = _elements(planes, height, across)
-    u, v, uu, vv = _filter(maps + at, apart, across, 0, len(WINDOW), mask, ACC, WINDOW)
-    offset_x = tl.load(offsets + plane, mask=mask, other=0)
-    offset_y = tl.load(offsets + planes + plane, mask=mask, other=0)
-    mean_u = u + (offset_x + offset_y)
-    mean_v = v + (offset_x - offset_y)
+    plane, lane, size, mask = _positions(planes, height - len(WINDOW) + 1, across, BLOCK)
+    _, _, mean_u, mean_v, var_u, var_v = _moments(
+        maps, offsets, planes, height, across, plane, lane, mask, ACC, WINDOW
+    )
     square_u = mean_u * mean_u
     square_v = mean_v * mean_v
-    var_u = _variance(u, uu)
-    var_v = _variance(v, vv)
     luminance = _ratio(square_u - square_v + TWICE_C1, square_u + square_v + TWICE_C1)
     contrast = _ratio(var_u - var_v + TWICE_C2, var_u + var_v + TWICE_C2)
     tl.store(similarity + lane, luminance * contrast, mask=mask)
@@ -157,24 +179,14 @@ def _gradient_kernel(
     BLOCK: tl.constexpr,
 ):
     """What gradients of pixels are gathered from: [4, planes, H', W']. See csrc/common/ssim.h."""
-    down = height - len(WINDOW) + 1
-    lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    size = _elements(planes, down, across)
-    mask = lane < size
-    plane = lane // (down * across)
-    at = lane + plane * (height - down) * across
-    apart = _elements(planes, height, across)
-    u, v, uu, vv = _filter(maps + at, apart, across, 0, len(WINDOW), mask, ACC, WINDOW)
-    offset_x = tl.load(offsets + plane, mask=mask, other=0)
-    offset_y = tl.load(offsets + planes + plane, mask=mask, other=0)
+    plane, lane, size, mask = _positions(planes, height - len(WINDOW) + 1, across, BLOCK)
+    u, v, mean_u, mean_v, var_u, var_v = _moments(
+        maps, offsets, planes, height, across, plane, lane, mask, ACC, WINDOW
+    )
     dssim = tl.load(dsums + plane, mask=mask, other=0)
     dcontrast = tl.load(dsums + planes + plane, mask=mask, other=0)
-    mean_u = u + (offset_x + offset_y)
-    mean_v = v + (offset_x - offset_y)
     square_u = mean_u * mean_u
     square_v = mean_v * mean_v
-    var_u = _variance(u, uu)
-    var_v = _variance(v, vv)
     per_means = 1.0 / (square_u + square_v + TWICE_C1)
     per_vars = 1.0 / (var_u + var_v + TWICE_C2)
     d_luminance = dssim * (var_u - var_v + TWICE_C2) * per_vars
