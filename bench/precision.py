@@ -75,7 +75,7 @@ class Problem:
             pre_tanh = generator.pre_tanh(leaf, self.latents)
             with patch.object(objective_module, "target_log_prob", _noting(seen)):
                 rows = objective(pre_tanh, self.targets, input="pre_tanh")
-        seen["image before its tanh"], seen["log-probability"] = pre_tanh, rows
+        seen["image"] = pre_tanh.double().tanh()
         scale = torch.full_like(rows, loss_scale / self.latents.shape[1])
         (gradient,) = torch.autograd.grad(rows, leaf, scale)
         seen[GRADIENT] = gradient / loss_scale
@@ -86,8 +86,8 @@ def _noting(seen: dict[str, Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
     function: Callable[[Tensor, Tensor], Tensor] = objective_module.target_log_prob
 
     def noted(logits: Tensor, targets: Tensor) -> Tensor:
-        seen["logits"] = logits
-        return function(logits, targets)
+        seen["logits"], seen["log-probability"] = logits, function(logits, targets)
+        return seen["log-probability"]
 
     return noted
 
