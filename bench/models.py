@@ -8,11 +8,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from amfast.embedded import EMBEDDED
 from amfast.embedded.shapenet import ShapeNet
-from amfast.generators import EMBEDDED, read_safetensors
 from amfast.generators.biggan import infer_config, load_reference
 from amfast.generators.reference import BigGAN, BigGANConfig, SpectralNorm
 from amfast.generators.reference_deep import BigGANDeepConfig, StoredSpectralNorm
+from amfast.weights.files import read_safetensors
 
 #: Widths as in Brock et al. (2019), appendix B, ch = 96.
 BIGGAN_128 = BigGANConfig((1536, 1536, 768, 384, 192, 96), attention_block=3, num_classes=1000)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from amfast.classifiers import ModuleClassifier, load_classifier
 from amfast.device import resolve_device
-from amfast.generators import EMBEDDED, frozen, read_safetensors
+from amfast.embedded import EMBEDDED
+from amfast.generators import frozen
 from amfast.generators.biggan import infer_config, load_reference
 from amfast.generators.frozen import FrozenBigGAN
 from amfast.generators.frozen_layers import FrozenConv
@@ -28,6 +29,7 @@ from amfast.optimize import objective as objective_module
 from amfast.optimize.objective import TargetLogProb
 from amfast.optimize.precision import FP16_LOSS_SCALE
 from amfast.optimize.trials import Trial, draw_latents
+from amfast.weights.files import read_safetensors
 from bench.tables import markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "precision.md"

@@ -12,9 +12,11 @@ import torch
 from amfast.api import run_trials
 from amfast.classifiers import ModuleClassifier, load_classifier
 from amfast.config import make_config
-from amfast.generators import EMBEDDED, BigGANGenerator, load_generator, read_safetensors
+from amfast.embedded import EMBEDDED
+from amfast.generators import BigGANGenerator, load_generator
 from amfast.generators.biggan import infer_config, load_reference
 from amfast.optimize.trials import plan_trials
+from amfast.weights.files import read_safetensors
 from tests.command import SMALL, amfast, contents, listing, start_amfast
 
 KILLS = 5

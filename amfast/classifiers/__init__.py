@@ -15,10 +15,11 @@ from amfast.classifiers.protocol import (
 )
 from amfast.config import DtypeName
 from amfast.device import resolve_device, resolve_dtype
+from amfast.embedded import EMBEDDED
 from amfast.embedded.shapenet import ShapeNet
 from amfast.errors import UsageError, WeightsError
 from amfast.fingerprint import fingerprint
-from amfast.generators import EMBEDDED, read_labels, read_safetensors
+from amfast.weights.files import read_labels, read_safetensors
 
 __all__ = [
     "Classifier",

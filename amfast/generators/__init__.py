@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from amfast.config import DtypeName
 from amfast.device import resolve_device, resolve_dtype
+from amfast.embedded import EMBEDDED
 from amfast.errors import UsageError, WeightsError
 from amfast.generators.biggan import BigGANGenerator, infer_config, load_reference
 from amfast.generators.biggan_deep import (
@@ -24,8 +21,7 @@ from amfast.generators.biggan_deep import (
 from amfast.generators.family import FrozenGenerator
 from amfast.generators.protocol import Generator, GeneratorSpec
 from amfast.generators.reference_deep import TruncationStats, check_truncation
-
-EMBEDDED = Path(__file__).parent.parent / "embedded"
+from amfast.weights.files import read_labels, read_safetensors
 
 __all__ = [
     "BigGANDeepGenerator",
@@ -35,30 +31,6 @@ __all__ = [
     "GeneratorSpec",
     "load_generator",
 ]
-
-
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a file; ``WeightsError`` where it cannot be read."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return tensors, file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"cannot read weights from {path}: {error}") from None
-
-
-def read_labels(metadata: Mapping[str, str], path: Path) -> list[str]:
-    """The class names in a file's metadata, none where it has no ``labels``.
-
-    Raises ``WeightsError`` where they are not a JSON list of strings.
-    """
-    try:
-        labels = json.loads(metadata.get("labels", "[]"))
-    except ValueError as error:
-        raise WeightsError(f"{path}: its labels cannot be read: {error}") from None
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise WeightsError(f"{path}: its labels should be a JSON list of names")
-    return labels
 
 
 def load_generator(

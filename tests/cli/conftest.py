@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from amfast.cli import main
-from amfast.generators import EMBEDDED
+from amfast.embedded import EMBEDDED
 from tests.command import SMALL, amfast
 
 

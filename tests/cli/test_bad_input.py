@@ -18,7 +18,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from amfast.generators import EMBEDDED
+from amfast.embedded import EMBEDDED
 from tests.command import (
     SMALL,
     amfast,

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 
 from amfast.cli import main
-from amfast.generators import EMBEDDED
+from amfast.embedded import EMBEDDED
 from amfast.generators.frozen import FrozenBigGAN
 from tests.command import (
     SMALL,
