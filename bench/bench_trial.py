@@ -16,11 +16,12 @@ import pytest
 import torch
 
 from amfast.device import resolve_dtype
+from amfast.generators.architectures import ARCHITECTURES, random_biggan
 from amfast.generators.reference import BigGAN
 from bench.contest import DTYPES, Problem, contest, kept_bytes
 from bench.flops import STEPS, rows
 from bench.machine import matmul_peak, synchronize
-from bench.models import BIGGAN_128, BIGGAN_256, embedded_biggan, random_biggan
+from bench.models import embedded_biggan
 from bench.products import LATENTS, total
 
 
@@ -37,13 +38,17 @@ class Case:
     loop_steps: int
 
 
+def full_size(name: str) -> BigGAN:
+    return random_biggan(ARCHITECTURES[name])
+
+
 CASES = {
     "embedded-cpu": Case("embedded", "cpu", embedded_biggan, "embedded", 16, 2, 2),
     "biggan-256-cuda": Case(
-        "BigGAN-256", "cuda", lambda: random_biggan(BIGGAN_256), "alexnet", 16, 40, 5
+        "BigGAN-256", "cuda", lambda: full_size("biggan-256"), "alexnet", 16, 40, 5
     ),
     "biggan-128-cuda": Case(
-        "BigGAN-128", "cuda", lambda: random_biggan(BIGGAN_128), "alexnet", 16, 40, 20
+        "BigGAN-128", "cuda", lambda: full_size("biggan-128"), "alexnet", 16, 40, 20
     ),
 }
 HERE = [name for name, case in CASES.items() if case.device == "cpu" or torch.cuda.is_available()]

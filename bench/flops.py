@@ -16,20 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from amfast.generators.architectures import ARCHITECTURES
 from amfast.generators.frozen import FrozenBigGAN
 from amfast.generators.frozen_deep import FrozenBigGANDeep
 from amfast.generators.reference import BigGAN
 from amfast.generators.reference_deep import BigGANDeep
 from bench.machine import facts, matmul_peak
-from bench.models import (
-    BIGGAN_128,
-    BIGGAN_256,
-    BIGGAN_DEEP_128,
-    BIGGAN_DEEP_256,
-    BIGGAN_DEEP_512,
-    embedded_biggan,
-    fold_spectral_norms,
-)
+from bench.models import embedded_biggan, fold_spectral_norms
 from bench.products import (
     LATENTS,
     Gflop,
@@ -68,11 +61,11 @@ def rows() -> list[Row]:
     deep = (BigGANDeep, FrozenBigGANDeep, biggan_deep_as_written, biggan_deep_reduced)
     embedded = embedded_biggan().config
     return [
-        Row("BigGAN-256", BIGGAN_256, *biggan),
-        Row("BigGAN-128", BIGGAN_128, *biggan),
-        Row("BigGAN-deep-512", BIGGAN_DEEP_512, *deep),
-        Row("BigGAN-deep-256", BIGGAN_DEEP_256, *deep),
-        Row("BigGAN-deep-128", BIGGAN_DEEP_128, *deep),
+        Row("BigGAN-256", ARCHITECTURES["biggan-256"], *biggan),
+        Row("BigGAN-128", ARCHITECTURES["biggan-128"], *biggan),
+        Row("BigGAN-deep-512", ARCHITECTURES["biggan-deep-512"], *deep),
+        Row("BigGAN-deep-256", ARCHITECTURES["biggan-deep-256"], *deep),
+        Row("BigGAN-deep-128", ARCHITECTURES["biggan-deep-128"], *deep),
         Row("embedded", embedded, *biggan, ("ShapeNet", shapenet(embedded.num_classes))),
     ]
 

@@ -1,4 +1,4 @@
-"""The networks that the benchmarks run: the full architectures, with random weights but for two.
+"""The networks that the benchmarks run, beside generators of ``ARCHITECTURES`` with random weights.
 
 Arithmetic takes as long with random weights as with trained ones, and they need no download.
 """
@@ -11,20 +11,9 @@ from torch import nn
 from amfast.embedded import EMBEDDED
 from amfast.embedded.shapenet import ShapeNet
 from amfast.generators.biggan import infer_config, load_reference
-from amfast.generators.reference import BigGAN, BigGANConfig, SpectralNorm
-from amfast.generators.reference_deep import BigGANDeepConfig, StoredSpectralNorm
+from amfast.generators.reference import BigGAN, SpectralNorm
+from amfast.generators.reference_deep import StoredSpectralNorm
 from amfast.weights.files import read_safetensors
-
-#: Widths as in Brock et al. (2019), appendix B, ch = 96.
-BIGGAN_128 = BigGANConfig((1536, 1536, 768, 384, 192, 96), attention_block=3, num_classes=1000)
-BIGGAN_256 = BigGANConfig((1536, 1536, 768, 768, 384, 192, 96), attention_block=4, num_classes=1000)
-
-#: As published, ch = 128.
-BIGGAN_DEEP_128 = BigGANDeepConfig((2048, 2048, 1024, 512, 256, 128), 3, num_classes=1000)
-BIGGAN_DEEP_256 = BigGANDeepConfig((2048, 2048, 1024, 1024, 512, 256, 128), 3, num_classes=1000)
-BIGGAN_DEEP_512 = BigGANDeepConfig(
-    (2048, 2048, 1024, 1024, 512, 256, 128, 128), 3, num_classes=1000
-)
 
 
 def embedded_biggan() -> BigGAN:
@@ -39,24 +28,6 @@ def embedded_shapenet() -> ShapeNet:
     network = ShapeNet(len(state["head.bias"]))
     network.load_state_dict(state)
     return network.eval()
-
-
-def random_biggan(config: BigGANConfig) -> BigGAN:
-    """Full-size random weights with statistics and a gate that do something."""
-    with torch.device("meta"):
-        model = BigGAN(config)
-    model.to_empty(device="cpu")
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if name.endswith("stored_var"):
-                tensor.uniform_(0.5, 1.5)
-            else:
-                tensor.normal_(0, 0.5)
-        for module in model.modules():
-            if isinstance(module, SpectralNorm):
-                module.weight.normal_()
-    return model.eval()
 
 
 def random_alexnet() -> nn.Module:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from amfast.classifiers.protocol import IMAGENET_MEAN, IMAGENET_STD
 from amfast.device import keep_freed_memory
+from amfast.generators.architectures import ARCHITECTURES, random_biggan
 from amfast.ops import (
     cond_norm_relu,
     cond_norm_relu_ref,
@@ -36,7 +37,7 @@ from amfast.ops import (
 from bench import bench_ms_ssim
 from bench.contest import Problem, contest, in_turns
 from bench.contestants import agree, draw, forward_and_backward
-from bench.models import BIGGAN_128, embedded_biggan, random_biggan
+from bench.models import embedded_biggan
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -54,7 +55,8 @@ def embedded_ratios(rounds: int = 7, trials: int = 16, steps: int = 2) -> dict[s
 
 
 def biggan_128_ratio(rounds: int = 3) -> dict[str, float]:
-    problem = Problem(random_biggan(BIGGAN_128), "embedded", trials=2, latents=4, steps=1)
+    model = random_biggan(ARCHITECTURES["biggan-128"])
+    problem = Problem(model, "embedded", trials=2, latents=4, steps=1)
     runs = contest(problem, compiled=False)
     seconds = in_turns(runs, rounds)
     print(f"BigGAN-128, 2 embeddings x 4 latents: {seconds}", file=sys.stderr)

@@ -14,10 +14,11 @@ from amfast.generators.protocol import GeneratorSpec
 from amfast.generators.reference import BigGAN
 from amfast.generators.reference_deep import BigGANDeep
 
-_Plain = TypeVar("_Plain", BigGAN, BigGANDeep)
+#: The plain form of either family.
+Plain = TypeVar("Plain", BigGAN, BigGANDeep)
 
 
-def fill(model: _Plain, state: Mapping[str, Tensor], what: str, *, may_lack: str = "") -> _Plain:
+def fill(model: Plain, state: Mapping[str, Tensor], what: str, *, may_lack: str = "") -> Plain:
     """``model`` with the weights of ``state``, in evaluation mode and asking for no gradients.
 
     Keys that end in ``may_lack`` may be absent; a single number may have any number of dimensions.

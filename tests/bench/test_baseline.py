@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from amfast.classifiers import load_classifier
+from amfast.generators.architectures import random_biggan
 from amfast.generators.reference import BigGANConfig
 from bench.baseline import frozen_compiled_loop, plain_loop
 from bench.contest import Problem, check, contest, in_turns
-from bench.models import random_biggan
 
 CONFIG = BigGANConfig((16, 8, 8), attention_block=0, num_classes=5, embedding_dim=6, chunk_dim=3)
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from amfast.generators.architectures import random_biggan
 from amfast.generators.reference import BigGANConfig
 from bench import bench_trial
-from bench.models import random_biggan
 
 CONFIG = BigGANConfig((16, 8, 8), attention_block=0, num_classes=5, embedding_dim=6, chunk_dim=3)
 

@@ -11,10 +11,11 @@ from safetensors.torch import save_file
 
 import amfast
 from amfast.errors import UsageError, WeightsError
+from amfast.generators.architectures import random_biggan
 from amfast.generators.biggan import infer_config, load_reference
 from amfast.generators.protocol import Generator
 from amfast.generators.reference import BigGAN
-from tests.generators.conftest import CONFIGS, random_biggan
+from tests.generators.conftest import CONFIGS
 
 
 def test_config_is_read_off_the_state(biggan: BigGAN) -> None:

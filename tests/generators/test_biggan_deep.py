@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 import amfast
 from amfast.errors import UsageError, WeightsError
 from amfast.generators import BigGANDeepGenerator, BigGANGenerator
+from amfast.generators.architectures import random_biggan, random_deep
 from amfast.generators.biggan_deep import infer_deep_config, load_deep_reference
 from amfast.generators.protocol import Generator
 from amfast.generators.reference_deep import BigGANDeep
-from tests.generators.conftest import CONFIGS, DEEP_CONFIGS, random_biggan, random_deep
+from tests.generators.conftest import CONFIGS, DEEP_CONFIGS
 
 
 def test_config_is_read_off_the_state(deep: BigGANDeep) -> None:

@@ -7,19 +7,13 @@ from typing import Literal
 import pytest
 import torch
 
+from amfast.generators.architectures import ARCHITECTURES, random_biggan, random_deep
 from amfast.generators.frozen import FrozenBigGAN, FrozenNetwork
 from amfast.generators.frozen_deep import FrozenBigGANDeep
 from amfast.generators.frozen_layers import _attend
 from amfast.generators.reference import BigGAN, BigGANConfig
 from amfast.generators.reference_deep import BigGANDeep, BigGANDeepConfig
-from tests.generators.conftest import (
-    CONFIGS,
-    DEEP_CONFIGS,
-    DEEP_UNITS,
-    deep_config,
-    random_biggan,
-    random_deep,
-)
+from tests.generators.conftest import CONFIGS, DEEP_CONFIGS, DEEP_UNITS, deep_config
 
 CPU = torch.device("cpu")
 Plain = BigGAN | BigGANDeep
@@ -85,8 +79,8 @@ def test_forward_and_gradient_equal_the_reference_on_cuda(plain: Plain) -> None:
     check_equal(plain, trials=2, latents=2, device=torch.device("cuda"))
 
 
-BIGGAN_128 = BigGANConfig((1536, 1536, 768, 384, 192, 96), attention_block=3, num_classes=1000)
-BIGGAN_256 = BigGANConfig((1536, 1536, 768, 768, 384, 192, 96), attention_block=4, num_classes=1000)
+BIGGAN_128 = ARCHITECTURES["biggan-128"]
+BIGGAN_256 = ARCHITECTURES["biggan-256"]
 DEEP_128 = deep_config(128, *DEEP_UNITS["128"])
 DEEP_256 = deep_config(128, *DEEP_UNITS["256"])
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from amfast.errors import UsageError
+from amfast.generators.architectures import random_deep
 from amfast.generators.reference_deep import (
     BigGANDeep,
     BigGANDeepConfig,
@@ -16,7 +17,7 @@ from amfast.generators.reference_deep import (
     DeepConv2d,
     statistics_weights,
 )
-from tests.generators.conftest import DEEP_CONFIGS, DEEP_UNITS, deep_config, random_deep
+from tests.generators.conftest import DEEP_CONFIGS, DEEP_UNITS, deep_config
 
 
 @pytest.mark.parametrize(

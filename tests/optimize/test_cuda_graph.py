@@ -13,13 +13,14 @@ from torch import Tensor
 from amfast.classifiers.protocol import ModuleClassifier
 from amfast.embedded.shapenet import ShapeNet
 from amfast.errors import UsageError
+from amfast.generators.architectures import random_biggan
 from amfast.generators.biggan import BigGANGenerator
 from amfast.optimize.engine import Progress, Settings, TrialResult, optimize_trials
 from amfast.optimize.objective import TargetLogProb
 from amfast.optimize.stopping import parse_stop
 from amfast.optimize.trials import Trial, plan_trials
 from tests.classifiers.test_protocol import spec
-from tests.generators.conftest import CONFIGS, random_biggan
+from tests.generators.conftest import CONFIGS
 
 pytestmark = pytest.mark.gpu
 

@@ -7,13 +7,13 @@ import torch
 from torchvision.models import alexnet
 
 from amfast.classifiers.protocol import wrap_module
+from amfast.generators.architectures import random_biggan
 from amfast.generators.biggan import BigGANGenerator
 from amfast.generators.reference import BigGANConfig
 from amfast.optimize.objective import TargetLogProb
 from amfast.optimize.slots import Slots
 from amfast.optimize.step import Step, StepSettings
 from amfast.optimize.trials import plan_trials
-from tests.generators.conftest import random_biggan
 from tests.operators import count_dispatched
 
 #: BigGAN-256 but for its widths, which no operator depends on.
