@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,16 @@ def check_impl(impl: str) -> None:
         raise UsageError(f"impl is {impl!r}; it may be 'auto' or 'ref'.")
 
 
+def check_tensor(name: str, value: object) -> None:
+    """``value`` must be a dense tensor."""
+    if not isinstance(value, Tensor):
+        raise UsageError(f"{name} is a {type(value).__name__}; it must be a torch.Tensor.")
+    if value.layout != torch.strided:
+        raise UsageError(f"{name} is sparse; it must be dense: call {name}.to_dense() first.")
+
+
 def check_float(name: str, value: Tensor) -> None:
+    check_tensor(name, value)
     if value.dtype not in FLOAT_DTYPES:
         accepted = ", ".join(dtype_name(dtype) for dtype in FLOAT_DTYPES)
         raise UsageError(f"{name} is {dtype_name(value.dtype)}; it must be one of {accepted}.")
@@ -39,6 +50,7 @@ def check_map(name: str, value: Tensor) -> None:
 
 def check_like(name: str, value: Tensor, like_name: str, like: Tensor, shape: list[int]) -> None:
     """``value`` must have this shape, and the dtype and device of ``like``."""
+    check_tensor(name, value)
     if list(value.shape) != shape:
         raise UsageError(
             f"{name} has shape {list(value.shape)}; beside {like_name} of shape "
@@ -55,6 +67,7 @@ def check_like(name: str, value: Tensor, like_name: str, like: Tensor, shape: li
 def check_affine(scale: Tensor, shift: Tensor, x: Tensor, *, channels: int) -> None:
     """``scale`` and ``shift`` must be ``[N, channels]`` in the accumulator's dtype of ``x``."""
     for name, value in (("scale", scale), ("shift", shift)):
+        check_tensor(name, value)
         if list(value.shape) != [x.shape[0], channels]:
             raise UsageError(
                 f"{name} has shape {list(value.shape)}; beside maps of shape {list(x.shape)} "
@@ -78,6 +91,7 @@ def check_same_device(name: str, value: Tensor, like_name: str, like: Tensor) ->
 
 def check_pairs(pairs: Tensor, of: str, count: int) -> None:
     """``pairs`` must be ``[P, 2]`` int64, indices of ``count`` things that are called ``of``."""
+    check_tensor("pairs", pairs)
     if pairs.dtype != torch.int64:
         raise UsageError(
             f"pairs is {dtype_name(pairs.dtype)}; it must be int64: call pairs.long() first."
@@ -99,5 +113,14 @@ def has_values(value: Tensor) -> bool:
 
     Tracing works on tensors without values: fakes, or tensors that stand for any batch.
     """
-    plain = type(value) in (Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()
-    return plain and value.device.type == "cpu"
+    if torch.compiler.is_compiling() or type(value) not in (Tensor, torch.nn.Parameter):
+        return False
+    wrapped: bool = torch._C._functorch.is_functorch_wrapped_tensor(value)
+    return value.device.type == "cpu" and not wrapped
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """No autocast inside: a reference's products run in the dtype that they are written in."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()

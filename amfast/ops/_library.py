@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import torch
 from torch._ops import OpOverload
+from torch.autograd import forward_ad
 
 NAMESPACE = "amfast"
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -118,12 +119,21 @@ def define_gradient(
     function: Any = type(name, (torch.autograd.Function,), members)
 
     def differentiable(*inputs: Any) -> Any:
+        if forward_ad._current_level >= 0 and any(map(_has_tangent, inputs)):
+            raise NotImplementedError(
+                f"{operator.name()} has no forward-mode derivative. Call its function in "
+                "amfast.ops with impl='ref', whose derivatives PyTorch knows."
+            )
         if torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs):
             return function.apply(*inputs)
         with torch._C._AutoDispatchBelowAutograd():
             return operator(*inputs)
 
     LIBRARY.impl(operator, differentiable, "Autograd")
+
+
+def _has_tangent(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and forward_ad.unpack_dual(value).tangent is not None
 
 
 def forbid_second_derivative(operator: OpOverload, *, public: str) -> None:

@@ -14,7 +14,9 @@ from amfast.ops._checks import (
     check_like,
     check_map,
     check_same_device,
+    check_tensor,
     dtype_name,
+    full_precision,
     has_values,
 )
 from amfast.ops._library import define_gradient, define_op, forbid_second_derivative
@@ -45,7 +47,8 @@ def lpips_distance(
         ``[N]`` from 0 (and exactly 0 for equal maps) to 4 * max(w), in the dtype of ``w``, in
         which all arithmetic runs. A position whose features are all 0 has no direction: it counts
         as a vector of zeros and its gradient is 0. Features whose squares sum to more than that
-        dtype holds give NaN. The gradients have the dtype of the maps and are channels_last.
+        dtype holds give NaN. The gradients have the dtype of the maps, and a kernel's are
+        channels_last.
 
     Raises:
         UsageError: wrong rank, size, dtype or device of an argument, a ``w`` that is to get a
@@ -56,10 +59,6 @@ def lpips_distance(
     check_map("fx", fx)
     check_like("fy", fy, "fx", fx, list(fx.shape))
     _check_rest("fx", fx, w)
-    if w.requires_grad and torch.is_grad_enabled():
-        raise UsageError(
-            "w requires a gradient, which lpips_distance does not have: pass w.detach()."
-        )
     if impl == "ref":
         return lpips_distance_ref(fx, fy, w)
     distances: Tensor = _FORWARD(fx, fy, w)
@@ -91,7 +90,8 @@ def lpips_all_pairs(
             and without that error.
 
     Returns:
-        ``[N, N]`` in the dtype of ``w``: symmetric, never negative, its diagonal exactly 0.
+        ``[N, N]`` in the dtype of ``w``: symmetric, never negative, its diagonal exactly 0; NaN in
+        the row and column of an image with a NaN.
 
     Raises:
         UsageError: wrong rank, size, dtype or device of an argument, an unknown ``impl``, or a
@@ -105,11 +105,11 @@ def lpips_all_pairs(
     positions = features.shape[2] * features.shape[3]
     scale = (w / positions).sqrt()[:, None, None]
     points = (_unit(features, w.dtype) * scale).flatten(1)  # [N, C * H * W]
-    with torch.autocast(points.device.type, enabled=False):
+    with full_precision(points.device):
         products = points @ points.T
     norms = products.diagonal()
     squares = (norms[:, None] + norms - 2 * products).clamp_min(0).triu(1)
-    return squares + squares.T
+    return squares + squares.T + torch.diag(0 * norms)  # NaN where the features are
 
 
 def lpips_all_pairs_ref(features: Tensor, w: Tensor) -> Tensor:
@@ -177,6 +177,7 @@ def _check_rest(name: str, maps: Tensor, w: Tensor) -> None:
             f"{name} has shape {list(maps.shape)}; H and W must be at least 1, since the distance "
             "is a mean over positions."
         )
+    check_tensor("w", w)
     if list(w.shape) != [maps.shape[1]]:
         raise UsageError(
             f"w has shape {list(w.shape)}; beside {name} of shape {list(maps.shape)} it must be "
@@ -188,6 +189,8 @@ def _check_rest(name: str, maps: Tensor, w: Tensor) -> None:
             f"{dtype_name(accumulator(maps.dtype))}."
         )
     check_same_device("w", w, name, maps)
+    if w.requires_grad and torch.is_grad_enabled():
+        raise UsageError("w requires a gradient, which does not exist here: pass w.detach().")
     if has_values(w) and w.numel():
         least = float(w.detach().min())
         if least < 0:

@@ -62,11 +62,19 @@ def ms_ssim(
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     powers = []
     for level, weight in enumerate(SCALE_WEIGHTS):
-        window = gaussian_window(min(WINDOW_SIZE, x.shape[2], x.shape[3]))
+        window = gaussian_window(_window_size(x.shape[2], x.shape[3]))
         ssim, contrast, x, y = scale(x, y, window, c1, c2)
         last = level == len(SCALE_WEIGHTS) - 1
         powers.append(_positive_power(ssim if last else contrast, weight))
     return functools.reduce(torch.mul, powers).mean(1)
+
+
+def _window_size(height: int, width: int) -> int:
+    """``WINDOW_SIZE``, or the shorter side where that is less: a plain number under tracing too."""
+    size = WINDOW_SIZE
+    while size > height or size > width:
+        size -= 1
+    return size
 
 
 def gaussian_window(size: int) -> list[float]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import torch
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from amfast.errors import UsageError
-from amfast.ops._checks import FLOAT_DTYPES, check_impl, check_map, dtype_name
+from amfast.ops._checks import FLOAT_DTYPES, check_impl, check_map
 from amfast.ops._library import define_gradient, define_op, forbid_second_derivative
 
 ResizeMode = Literal["bilinear", "nearest", "bilinear_antialias"]
@@ -21,6 +21,8 @@ MODES = ("bilinear", "nearest", "bilinear_antialias")
 INPUTS = ("image", "pre_tanh")
 #: Up to here the kernels' index arithmetic is exact in 32 bits.
 LARGEST_SIDE = 1 << 14
+#: Beyond these the arithmetic leaves float32.
+LARGEST_MEAN, LEAST_STD = 1e6, 1e-6
 
 
 def resize_to_classifier(
@@ -71,8 +73,8 @@ def resize_to_classifier(
     if input not in INPUTS:
         raise UsageError(f"input is {input!r}; it may be 'image' or 'pre_tanh'.")
     if dtype is not None and dtype not in FLOAT_DTYPES:
-        accepted = ", ".join(dtype_name(d) for d in FLOAT_DTYPES)
-        raise UsageError(f"dtype is {dtype_name(dtype)}; it must be one of {accepted}.")
+        accepted = ", ".join(map(str, FLOAT_DTYPES))
+        raise UsageError(f"dtype is {dtype!r}; it must be one of {accepted}.")
     function = _forward_ref if impl == "ref" else _FORWARD
     y: Tensor = function(
         x, [height, width], [*mean], [*std], mode, input == "pre_tanh", dtype or x.dtype
@@ -197,21 +199,28 @@ def _check_images(x: Tensor) -> None:
 
 def _check_size(size: int | Sequence[int]) -> tuple[int, int]:
     sides = tuple(size) if isinstance(size, Sequence) else (size, size)
-    whole = all(isinstance(side, int | torch.SymInt) for side in sides)
+    whole = all(isinstance(s, Integral | torch.SymInt) and s is not True for s in sides)
     if not whole or len(sides) != 2 or not all(1 <= side <= LARGEST_SIDE for side in sides):
         raise UsageError(
             f"size is {size!r}; it must be a whole number from 1 to {LARGEST_SIDE}, the side of a "
             "square, or two of them, [height, width]."
         )
-    return sides[0], sides[1]
+    height, width = (side if isinstance(side, torch.SymInt) else int(side) for side in sides)
+    return height, width
 
 
 def _check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
     for name, numbers in (("mean", mean), ("std", std)):
-        if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
+        listed = isinstance(numbers, Sequence) and not isinstance(numbers, str)
+        if not listed or len(numbers) != 3 or not all(map(_is_number, numbers)):
             raise UsageError(f"{name} is {numbers!r}; it must be three finite numbers.")
-    if min(std) <= 0:
-        raise UsageError(f"std is {std!r}; its numbers must be positive.")
+    if min(std) < LEAST_STD:
+        raise UsageError(f"std is {std!r}; its numbers must be positive, {LEAST_STD:g} or more.")
+
+
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, Real | torch.SymFloat)
+    return number and bool(-LARGEST_MEAN <= value <= LARGEST_MEAN)
 
 
 def _forward_fake(

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from amfast.errors import UsageError
-from amfast.ops._checks import FLOAT_DTYPES, accumulator, check_impl, dtype_name
+from amfast.ops._checks import (
+    FLOAT_DTYPES,
+    accumulator,
+    check_impl,
+    check_tensor,
+    dtype_name,
+    has_values,
+)
 from amfast.ops._library import define_gradient, define_op, forbid_second_derivative
 
 
@@ -125,6 +132,8 @@ def _backward(
 
 
 def _check_arguments(logits: Tensor, target: Tensor) -> None:
+    check_tensor("logits", logits)
+    check_tensor("target", target)
     if logits.dtype not in FLOAT_DTYPES:
         accepted = ", ".join(dtype_name(dtype) for dtype in FLOAT_DTYPES)
         raise UsageError(f"logits are {dtype_name(logits.dtype)}; they must be one of {accepted}.")
@@ -150,9 +159,7 @@ def _check_arguments(logits: Tensor, target: Tensor) -> None:
 
 
 def _check_range(target: Tensor, classes: int) -> None:
-    # Tracing works on tensors without values (fakes, or tensors that stand for any batch).
-    has_values = not torch.compiler.is_compiling() and type(target) is Tensor
-    if not has_values or target.device.type != "cpu" or target.numel() == 0:
+    if not has_values(target) or target.numel() == 0:
         return
     low, high = (int(bound) for bound in target.aminmax())
     if low < 0 or high >= classes:

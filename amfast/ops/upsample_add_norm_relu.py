@@ -46,7 +46,12 @@ def upsample_add_norm_relu(
 
 
 def upsample_add(h: Tensor, skip: Tensor) -> Tensor:
-    """``h + nearest2x(skip)`` alone, in plain PyTorch: no kernel of ours was faster."""
+    """``h + nearest2x(skip)`` alone, in plain PyTorch: no kernel of ours was faster.
+
+    Arguments, errors and the layout of the result are those of ``upsample_add_norm_relu``; nothing
+    is kept for the backward, and every derivative is PyTorch's own.
+    """
+    check_maps(h, skip)
     wide = accumulator(h.dtype)
     if h.numel() == 0:  # which interpolate refuses
         return (h + skip.sum()).contiguous(memory_format=torch.channels_last)

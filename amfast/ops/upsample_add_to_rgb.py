@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from amfast.errors import UsageError
-from amfast.ops._checks import accumulator, check_impl, check_like
+from amfast.ops._checks import accumulator, check_impl, check_like, full_precision
 from amfast.ops._library import define_gradient, define_op, forbid_second_derivative
 from amfast.ops.cond_norm_relu import backward_ref as norm_relu_backward_ref
 from amfast.ops.cond_norm_relu import cond_norm_relu_ref
@@ -86,7 +86,12 @@ def _forward_ref(
     rows = (len(added), -1)
     wide = scale.dtype
     activated = cond_norm_relu_ref(added.to(wide), scale.expand(rows), shift.expand(rows))
-    rgb = F.conv2d(activated, weight.to(wide), bias.to(wide), padding=1)
+    if added.numel() == 0:  # which convolutions refuse
+        n, _, height, width = added.shape
+        rgb = bias.to(wide)[:, None, None].expand(n, 3, height, width) + activated.sum()
+    else:
+        with full_precision(h.device):
+            rgb = F.conv2d(activated, weight.to(wide), bias.to(wide), padding=1)
     return added, rgb.to(h.dtype).contiguous(memory_format=torch.channels_last)
 
 
@@ -94,7 +99,10 @@ def _backward_ref(
     drgb: Tensor, added: Tensor, scale: Tensor, shift: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients of h ``[N, C, 2H, 2W]`` and skip ``[N, C, H, W]``."""
-    dactivated = F.conv_transpose2d(drgb.to(scale.dtype), weight.to(scale.dtype), padding=1)
+    dactivated = added.to(scale.dtype)
+    if added.numel():
+        with full_precision(added.device):
+            dactivated = F.conv_transpose2d(drgb.to(scale.dtype), weight.to(scale.dtype), padding=1)
     rows = (len(added), -1)
     dh, _, _ = norm_relu_backward_ref(
         dactivated, added.to(scale.dtype), scale.expand(rows), shift.expand(rows)
