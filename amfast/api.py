@@ -216,12 +216,19 @@ def run_trials(
 def score_trials(
     generator: Generator, classifier: Classifier, config: RunConfig, results: Iterable[TrialResult]
 ) -> Scores:
-    """Judge the trials that did not fail, and their classes' own embeddings, on fresh latents."""
+    """Judge the trials that did not fail, and their classes' own embeddings, on fresh latents.
+
+    On five times as many as a step has, at most 100: a run of few latents, to try what a machine
+    can do, then does not spend its time on scores.
+    """
+    images = min(100, 5 * config.latents)
     objective = TargetLogProb(classifier)
     rows = own_rows(generator, classifier)
 
     def score(embedding: Tensor, class_id: int) -> EmbeddingScore:
-        return score_embedding(generator, objective, embedding, class_id, seed=config.seed)
+        return score_embedding(
+            generator, objective, embedding, class_id, seed=config.seed, images=images
+        )
 
     table = generator.class_embeddings
     return Scores(

@@ -11,6 +11,11 @@ from amfast.optimize.initializers import METHODS, MethodName
 from amfast.optimize.stopping import parse_stop
 
 DtypeName = Literal["auto", "fp32", "bf16", "fp16"]
+#: How a truncation selects BigGAN-deep's statistics (``reference_deep.statistics_weights``).
+TruncationStats = Literal["upstream", "exact"]
+#: BigGAN's eps values (``architectures.EPS_PROFILES``).
+EpsProfile = Literal["auto", "biggan-am", "training"]
+Truncation = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 CompileMode = Literal["auto", "on", "off"]
 #: The bound is far above any use; beyond it lie overflows and endless loops.
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -24,13 +29,17 @@ class RunConfig(BaseModel):
     AM-S, 0.1 for AM-L (paper, section 2). ``stop`` names a rule of ``amfast.optimize.stopping``.
     ``microbatch`` bounds the images in one pass; None lets the device decide. ``compile``: the
     classifier under ``torch.compile`` and, on CUDA, the step as a CUDA graph; ``"auto"`` does so on
-    CUDA alone. ``weights`` is the generator's file where it is not its own.
+    CUDA alone. ``weights`` is the generator's file where it is not its own, or ``"random"``.
+    ``truncation``, ``truncation_stats`` and ``eps`` are those of ``load_generator``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     generator: str = "embedded"
     weights: str | None = None
+    truncation: Truncation = 1.0
+    truncation_stats: TruncationStats = "upstream"
+    eps: EpsProfile = "auto"
     classifier: str = "embedded"
     classes: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     method: MethodName = "am-l"
@@ -71,6 +80,9 @@ class SampleConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     count: Annotated[int, Field(ge=1, le=1000)] = 8
+    truncation: Truncation = 1.0
+    truncation_stats: TruncationStats = "upstream"
+    eps: EpsProfile = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: str = "auto"
     dtype: DtypeName = "auto"

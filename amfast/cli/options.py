@@ -7,9 +7,22 @@ from typing import Annotated
 
 import typer
 
-Generator = Annotated[str, typer.Option(help="The generator: embedded.")]
+Generator = Annotated[
+    str, typer.Option(help="embedded, biggan-128, biggan-256 or biggan-deep-128, -256, -512.")
+]
 Weights = Annotated[
-    Path | None, typer.Option(help="Another safetensors file for the generator.", metavar="FILE")
+    Path | None,
+    typer.Option(
+        help="The generator's file or directory, or random to try speed and plumbing.",
+        metavar="PATH",
+    ),
+]
+Truncation = Annotated[float, typer.Option(help="Scale of the latents, in (0, 1].")]
+TruncationStats = Annotated[
+    str, typer.Option(help="How it selects BigGAN-deep's statistics: upstream or exact.")
+]
+Eps = Annotated[
+    str, typer.Option(help="BigGAN's eps values: auto, biggan-am (1e-4) or training (1e-5, 1e-6).")
 ]
 Classifier = Annotated[str, typer.Option(help="The classifier: embedded, embedded-unseen.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda:N.")]

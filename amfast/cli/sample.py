@@ -30,13 +30,32 @@ def sample(
     out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sample.png"),
     generator: options.Generator = "embedded",
     weights: options.Weights = None,
+    truncation: options.Truncation = 1.0,
+    truncation_stats: options.TruncationStats = "upstream",
+    eps: options.Eps = "auto",
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
 ) -> None:
     """Draw a grid: a row per class, its own embedding and then each trial's."""
 
-    config = make_sample_config(count=count, seed=seed, device=device, dtype=dtype)
-    loaded = load_generator(generator, weights=weights, device=config.device, dtype=config.dtype)
+    config = make_sample_config(
+        count=count,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        truncation=truncation,
+        truncation_stats=truncation_stats,
+        eps=eps,
+    )
+    loaded = load_generator(
+        generator,
+        weights=weights,
+        device=config.device,
+        dtype=config.dtype,
+        truncation=config.truncation,
+        truncation_stats=config.truncation_stats,
+        eps=config.eps,
+    )
     picture = sample_grid(loaded, embeddings, classes=classes, count=config.count, seed=config.seed)
     write_bytes(out, picture)
     stderr.print(f"wrote {out}", highlight=False, markup=False, soft_wrap=True)

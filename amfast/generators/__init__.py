@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
 
-from amfast.config import DtypeName
+from amfast.config import DtypeName, EpsProfile, TruncationStats
 from amfast.device import resolve_device, resolve_dtype
-from amfast.embedded import EMBEDDED
-from amfast.errors import UsageError, WeightsError
-from amfast.generators.biggan import BigGANGenerator, infer_config, load_reference
-from amfast.generators.biggan_deep import (
-    EMBEDDINGS_KEY,
-    BigGANDeepGenerator,
-    infer_deep_config,
-    load_deep_reference,
-)
+from amfast.generators.biggan import BigGANGenerator
+from amfast.generators.biggan_deep import BigGANDeepGenerator
 from amfast.generators.family import FrozenGenerator
 from amfast.generators.protocol import Generator, GeneratorSpec
-from amfast.generators.reference_deep import TruncationStats, check_truncation
-from amfast.weights.files import read_labels, read_safetensors
+from amfast.generators.reference import BigGAN
+from amfast.generators.reference_deep import check_truncation
+from amfast.generators.sources import load_plain
 
 __all__ = [
     "BigGANDeepGenerator",
@@ -41,58 +34,54 @@ def load_generator(
     dtype: DtypeName = "auto",
     truncation: float = 1.0,
     truncation_stats: TruncationStats = "upstream",
+    eps: EpsProfile = "auto",
 ) -> FrozenGenerator:
     """Load a frozen generator.
 
-    ``name`` is ``"embedded"``; ``weights`` replaces the file that ships with the package by another
-    BigGAN or a BigGAN-deep in safetensors form, under the published key names, by which the family
-    is known (metadata ``labels``, a JSON list, names its classes; ``norm_eps`` and, for BigGAN,
-    ``spectral_eps`` its eps values). ``truncation`` in (0, 1] scales the latents; in BigGAN-deep it
-    also selects batch-norm statistics, by the rule ``truncation_stats``, which BigGAN has no use
-    for: ``"upstream"`` as the published package does, ``"exact"`` linearly. Raises ``UsageError``
-    for an unknown name, truncation or rule and ``WeightsError`` for a file that is neither.
+    Args:
+        name: ``"embedded"``, which ships with the package, or a published architecture:
+            ``"biggan-128"``, ``"biggan-256"``, ``"biggan-deep-128"``, ``"biggan-deep-256"``,
+            ``"biggan-deep-512"``.
+        weights: a file under the published key names, in safetensors form or of ``torch.save``; for
+            BigGAN-deep also a directory with ``pytorch_model.bin`` and ``config.json``; or
+            ``"random"`` for seeded random weights, to try speed and plumbing. Under ``"embedded"``
+            a file may be of any shape, and its keys say which family it is of; under the other
+            names it must have the published shape, with any number of classes. The metadata of a
+            safetensors file may hold ``labels``, a JSON list that names the classes, ``norm_eps``
+            and, for BigGAN, ``spectral_eps``.
+        truncation: in (0, 1], scales the latents; in BigGAN-deep it also selects batch-norm
+            statistics.
+        truncation_stats: how it does: ``"upstream"`` as the published package, ``"exact"``
+            linearly. BigGAN has no use for it.
+        eps: BigGAN's eps values, which no checkpoint holds: ``"biggan-am"`` (1e-4 and 1e-4) or
+            ``"training"`` (1e-5 and 1e-6); ``"auto"`` takes the file's metadata or else
+            ``"training"`` for biggan-128 and ``"biggan-am"`` for the others.
+
+    Raises:
+        UsageError: an unknown name, truncation, rule or profile, or random weights for "embedded".
+        WeightsError: a file that is missing, damaged, not a generator's, of another architecture
+            than ``name``, or that would run code; keys that are missing, unexpected, misshapen or
+            not finite are listed (``*.sv0`` alone may be absent).
     """
-    if name != "embedded":
-        raise UsageError(f"unknown generator {name!r}: this version knows embedded")
     check_truncation(truncation, truncation_stats)
     target = resolve_device(device)
-    path = EMBEDDED / "generator.safetensors" if weights is None else Path(weights)
-    state, metadata = read_safetensors(path)
-    try:
-        eps = {key: float(metadata.get(key, 1e-4)) for key in ("norm_eps", "spectral_eps")}
-    except ValueError as error:
-        raise WeightsError(f"the metadata of {path} cannot be read: {error}") from None
-    for key, value in eps.items():
-        if not 0 <= value < math.inf:
-            raise WeightsError(
-                f"{path}: its {key} is {value}, expected a small number such as 1e-4"
-            )
-    labels = read_labels(metadata, path)
-    shown, precision = name if weights is None else path.stem, resolve_dtype(dtype, target)
-    if EMBEDDINGS_KEY in state:
-        deep = load_deep_reference(state, infer_deep_config(state, norm_eps=eps["norm_eps"]))
-        return BigGANDeepGenerator(
-            deep,
-            name=shown,
-            labels=_named(labels, deep.config.num_classes, path),
+    plain = load_plain(name, weights, eps)
+    model, precision = plain.model, resolve_dtype(dtype, target)
+    if isinstance(model, BigGAN):
+        return BigGANGenerator(
+            model,
+            name=plain.name,
+            labels=plain.labels,
             device=target,
             dtype=precision,
             truncation=truncation,
-            truncation_stats=truncation_stats,
         )
-    model = load_reference(state, infer_config(state, **eps))
-    return BigGANGenerator(
+    return BigGANDeepGenerator(
         model,
-        name=shown,
-        labels=_named(labels, model.config.num_classes, path),
+        name=plain.name,
+        labels=plain.labels,
         device=target,
         dtype=precision,
         truncation=truncation,
+        truncation_stats=truncation_stats,
     )
-
-
-def _named(labels: list[str], num_classes: int, path: Path) -> list[str]:
-    """One name per class: ``labels``, or numbers where there are none."""
-    if labels and len(labels) != num_classes:
-        raise WeightsError(f"{path} names {len(labels)} classes and holds {num_classes}")
-    return labels or [str(i) for i in range(num_classes)]

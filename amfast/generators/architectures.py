@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 
@@ -24,7 +23,6 @@ ARCHITECTURES: dict[str, BigGANConfig | BigGANDeepConfig] = {
     ),
 }
 
-EpsProfile = Literal["auto", "biggan-am", "training"]
 #: ``norm_eps`` and ``spectral_eps`` of BigGAN, which no checkpoint holds: as the paper's authors
 #: run both sizes, and as the script set them that trained the published 128 model.
 EPS_PROFILES: dict[str, tuple[float, float]] = {

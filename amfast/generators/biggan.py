@@ -49,7 +49,9 @@ def load_reference(state: Mapping[str, Tensor], config: BigGANConfig) -> BigGAN:
 
     Raises ``WeightsError`` listing the keys that are missing, unexpected, misshapen or not finite.
     """
-    return fill(BigGAN(config), state, f"a BigGAN of {config.resolution} px", may_lack=".sv0")
+    with torch.device("meta"):
+        model = BigGAN(config)
+    return fill(model, state, f"a BigGAN of {config.resolution} px", may_lack=".sv0")
 
 
 class BigGANGenerator(FrozenGenerator):

@@ -9,10 +9,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from amfast.config import TruncationStats
 from amfast.errors import WeightsError
 from amfast.generators.family import FrozenGenerator, fill
 from amfast.generators.frozen_deep import FrozenBigGANDeep
-from amfast.generators.reference_deep import BigGANDeep, BigGANDeepConfig, TruncationStats
+from amfast.generators.reference_deep import BigGANDeep, BigGANDeepConfig
 
 #: The key by which a file of this family is known.
 EMBEDDINGS_KEY = "embeddings.weight"
@@ -72,7 +73,9 @@ def load_deep_reference(state: Mapping[str, Tensor], config: BigGANDeepConfig) -
 
     Raises ``WeightsError`` listing the keys that are missing, unexpected, misshapen or not finite.
     """
-    return fill(BigGANDeep(config), state, f"a BigGAN-deep of {config.resolution} px")
+    with torch.device("meta"):
+        model = BigGANDeep(config)
+    return fill(model, state, f"a BigGAN-deep of {config.resolution} px")
 
 
 class BigGANDeepGenerator(FrozenGenerator):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from amfast.errors import WeightsError
@@ -19,9 +20,10 @@ Plain = TypeVar("Plain", BigGAN, BigGANDeep)
 
 
 def fill(model: Plain, state: Mapping[str, Tensor], what: str, *, may_lack: str = "") -> Plain:
-    """``model`` with the weights of ``state``, in evaluation mode and asking for no gradients.
+    """``model`` with the tensors of ``state``, in evaluation mode and asking for no gradients.
 
-    Keys that end in ``may_lack`` may be absent; a single number may have any number of dimensions.
+    It may be built on the meta device, which spares its own initialisation. Keys that end in
+    ``may_lack`` may be absent; a single number may have any number of dimensions.
     Raises ``WeightsError`` listing the keys that are missing, unexpected, misshapen or not finite;
     ``what`` names the model in it.
     """
@@ -46,7 +48,13 @@ def fill(model: Plain, state: Mapping[str, Tensor], what: str, *, may_lack: str 
     found = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in problems.items() if keys)
     if found:
         raise WeightsError(f"these weights do not fit {what}: {found}")
-    model.load_state_dict({k: state.get(k, wanted[k]).view_as(wanted[k]) for k in wanted})
+    # What may be absent is never read, so no two files differ by it.
+    own = {k for k in wanted if may_lack and k.endswith(may_lack)}
+    loaded = {
+        k: torch.ones(t.shape) if k in own else state[k].view_as(t).to(t.dtype)
+        for k, t in wanted.items()
+    }
+    model.load_state_dict(loaded, assign=True)
     return model.eval().requires_grad_(False)
 
 

@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from amfast.config import TruncationStats
 from amfast.generators.frozen import (
     Affine,
     FrozenNetwork,
@@ -26,7 +27,6 @@ from amfast.generators.reference_deep import (
     Bottleneck,
     DeepAttention,
     DeepCondBatchNorm,
-    TruncationStats,
     statistics_weights,
 )
 from amfast.ops import cond_norm_relu

@@ -12,16 +12,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from amfast.config import TruncationStats
 from amfast.errors import UsageError
 from amfast.generators.reference import mix_by_attention
-
-TruncationStats = Literal["upstream", "exact"]
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def evaluation_latents(count: int, latent_dim: int, seed: int, device: torch.dev
 
 @torch.no_grad()
 def sample_images(
-    generator: Generator, embedding: Tensor, latents: Tensor, images_per_pass: int = 50
+    generator: Generator, embedding: Tensor, latents: Tensor, images_per_pass: int = 10
 ) -> Tensor:
     """Images ``[N, 3, R, R]`` of one embedding ``[E]`` at latents ``[N, D]``, kept on the CPU."""
     rows = embedding[None].to(latents.device)
@@ -75,7 +75,7 @@ def score_embedding(
     pictures = sample_images(generator, embedding, latents).to(device)
     judged = [
         objective.with_top1(part, torch.full((len(part),), class_id, device=device))
-        for part in pictures.split(50)
+        for part in pictures.split(10)
     ]
     log_probs, top1 = (torch.cat(parts) for parts in zip(*judged, strict=True))
     drawn = random_pairs(images, pairs, seed)

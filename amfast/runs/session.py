@@ -91,7 +91,15 @@ def prepare(
     precision = resolve_dtype(checked.dtype, target)
     (name,) = (key for key, value in DTYPES.items() if value == precision)
     judge = load_classifier(classifier, device=target, dtype=name)
-    maker = load_generator(generator, weights=weights, device=target, dtype=name)
+    maker = load_generator(
+        generator,
+        weights=weights,
+        device=target,
+        dtype=name,
+        truncation=checked.truncation,
+        truncation_stats=checked.truncation_stats,
+        eps=checked.eps,
+    )
     chosen = select_classes(classes, judge.spec.labels)
     config = checked.model_copy(update={"classes": chosen, "device": str(target), "dtype": name})
     check_method(maker, judge, config)

@@ -289,7 +289,7 @@ def test_what_is_kept_for_the_backward() -> None:
         ({"std": (0.5, 0.0, 0.5)}, r"std is \(0.5, 0.0, 0.5\).*positive"),
         ({"mode": "bicubic"}, "mode is 'bicubic'.*'bilinear', 'nearest', 'bilinear_antialias'"),
         ({"input": "tanh"}, "input is 'tanh'.*'image' or 'pre_tanh'"),
-        ({"dtype": torch.int32}, "dtype is int32.*float32.*float16"),
+        ({"dtype": torch.int32}, "dtype is torch.int32.*float32.*float16"),
         ({"impl": "fast"}, "impl is 'fast'.*'auto' or 'ref'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
