@@ -17,7 +17,7 @@ from amfast.errors import WeightsError
 from amfast.runs.files import reason, write_json
 from amfast.weights.catalogue import RemoteFile
 
-_CHUNK = 2**20
+_CHUNK = 2**14  # what is lost of a chunk when the connection is cut within it
 _WEB_PAGE = (b"<!doctype html", b"<html")
 
 
@@ -58,14 +58,15 @@ def download(
     *,
     expected: str | None,
     patience: Patience,
+    advice: str,
     on_progress: Callable[[Transfer], None],
 ) -> tuple[str, str]:
     """Bring ``file`` to the path ``part`` and return its SHA-256 and its source.
 
     ``part`` may hold what an earlier call left of it; a small file beside it says of which source
     and version. ``expected`` are the first digits of the SHA-256, or all of them. Raises
-    ``WeightsError`` where no source gives the file, keeping what arrived if it can be resumed, and
-    where there is no room for it, keeping nothing.
+    ``WeightsError`` where no source gives the file, with ``advice`` and keeping what arrived if it
+    can be resumed, and where there is no room for it, keeping nothing.
     """
     said: list[str] = []
     for url in file.sources:
@@ -74,7 +75,7 @@ def download(
             return _checked(part, expected), url
         except _Refused as error:
             said.append(f"{url} {error}")
-    raise WeightsError(f"cannot fetch {file.name}: {'; '.join(said)}")
+    raise WeightsError(f"cannot fetch {file.name}: {'; '.join(said)}; {advice}")
 
 
 def discard(part: Path) -> None:
@@ -163,8 +164,6 @@ def _transfer(
         except OSError as error:
             discard(part)
             raise WeightsError(f"cannot write {part}: {reason(error)}") from None
-    if total is not None and done != total:
-        raise _Cut(f"cut the connection after {done} of {total} bytes")
 
 
 def _unfinished(part: Path, url: str) -> tuple[int, str, int | None]:

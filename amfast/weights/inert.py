@@ -8,16 +8,22 @@ takes everything and does nothing.
 from __future__ import annotations
 
 import pickle
+import tarfile
+import warnings
 from collections import OrderedDict
 from types import SimpleNamespace
 from typing import IO, Any
 
 import torch
 from torch import Tensor
+from torch.serialization import SourceChangeWarning
 
 
 class Inert:
     """In the place of whatever a checkpoint holds beside tensors, dicts, lists and numbers."""
+
+    #: torch would write a file about a class whose source was pickled and has changed since.
+    dump_patches = False
 
     def __init__(self, *_: object, **__: object) -> None:
         """Takes what the true class would be called with."""
@@ -41,30 +47,42 @@ class Inert:
         """A stand-in of a set is filled like one."""
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows the three functions by which torch has pickled tensors since 2017, and OrderedDict.
+class _RebuildTensor:
+    """``torch._utils._rebuild_tensor`` and ``_v2``: a strided view of a storage.
 
-    Each mention gets a function of its own: a pickle can set attributes of what it is given.
+    No function, because a pickle can set attributes of what it is given; this has none.
     """
 
+    __slots__ = ()
+
+    def __call__(
+        self, storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
+    ) -> Tensor:
+        empty = torch.empty(0, dtype=storage.dtype)
+        return empty.set_(storage._untyped_storage, offset, size, stride)
+
+
+class _RebuildParameter:
+    """``torch._utils._rebuild_parameter``: its tensor."""
+
+    __slots__ = ()
+
+    def __call__(self, data: object, *_: object) -> object:
+        return data
+
+
+#: All that a pickle is given for the names in it: how torch has pickled tensors since 2017.
+_KNOWN: dict[tuple[str, str], object] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", "_rebuild_tensor"): _RebuildTensor(),
+    ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
+    ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
+}
+
+
+class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if (module, name) in (
-            ("torch._utils", "_rebuild_tensor"),
-            ("torch._utils", "_rebuild_tensor_v2"),
-        ):
-            return lambda *arguments: _rebuild_tensor(*arguments)
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return lambda data, *_: data
-        return Inert
-
-
-def _rebuild_tensor(
-    storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
-) -> Tensor:
-    """A strided view of a storage; hooks and ``requires_grad``, which follow, are left."""
-    return torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage, offset, size, stride)
+        return _KNOWN.get((module, name), Inert)
 
 
 def load_tensors(file: IO[bytes]) -> Any:
@@ -72,6 +90,9 @@ def load_tensors(file: IO[bytes]) -> Any:
 
     Raises whatever a damaged pickle makes its reader raise.
     """
+    if tarfile.is_tarfile(file):  # torch would unpack it, with the links that it may hold
+        raise pickle.UnpicklingError("a tar archive, as torch wrote them before 2017")
+    file.seek(0)
     # torch.load takes its unpickler from a module of this shape, and does the rest itself:
     # archives, files of before 2020, storages.
     module = SimpleNamespace(
@@ -79,4 +100,6 @@ def load_tensors(file: IO[bytes]) -> Any:
         Unpickler=_Unpickler,
         load=lambda opened, **options: _Unpickler(opened, **options).load(),
     )
-    return torch.load(file, map_location="cpu", pickle_module=module, weights_only=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SourceChangeWarning)  # of Inert, against the true class
+        return torch.load(file, map_location="cpu", pickle_module=module, weights_only=False)

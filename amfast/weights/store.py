@@ -153,15 +153,17 @@ def _fetch(entry: Entry, on_progress: Callable[[Transfer], None], patience: Pati
         expected = _expected(file, known)
         kept = downloads(entry.name) / file.name
         if kept.is_file() and _has_hash(kept, expected):
-            place, digest, source = kept, _hash(kept), known.source if known else "a local file"
+            place, digest, source = kept, _hash(kept), known.source if known else "a file put there"
         else:
             place = _part(entry, file)
-            try:
-                digest, source = download(
-                    file, place, expected=expected, patience=patience, on_progress=on_progress
-                )
-            except WeightsError as error:
-                raise WeightsError(f"{error}; {_what_to_do(entry, file, known)}") from None
+            digest, source = download(
+                file,
+                place,
+                expected=expected,
+                patience=patience,
+                advice=_advice(entry, file, known),
+                on_progress=on_progress,
+            )
         places.append(place)
         fetched.append(_Fetched(file.name, place.stat().st_size, digest, source))
     try:
@@ -267,7 +269,7 @@ def _part(entry: Entry, file: RemoteFile) -> Path:
     return downloads(entry.name) / f".{file.name}.part"
 
 
-def _what_to_do(entry: Entry, file: RemoteFile, known: _Fetched | None) -> str:
+def _advice(entry: Entry, file: RemoteFile, known: _Fetched | None) -> str:
     held = f" (a SHA-256 in {_record(entry.name)} is of its first download)" if known else ""
     return (
         f"fetch again later, which goes on with what has arrived, or put the file into "

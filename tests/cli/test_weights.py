@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+from amfast.weights.catalogue import CATALOGUE
+from tests.command import REPOSITORY, assert_refused, environment, wait_for
+from tests.weights.conftest import (  # noqa: F401 - fixtures
+    enter,
+    home,
+    saved,
+    server,
+    sha256,
+    small_state,
+)
+
+BODY = saved(small_state())
+
+
+def test_list(invoke, home):  # noqa: F811
+    answer = invoke("weights", "list", "--json")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    found = {entry["name"]: entry for entry in json.loads(answer.stdout)}
+    assert found.keys() == CATALOGUE.keys()
+    assert {entry["state"] for entry in found.values()} == {"absent"}
+    assert found["alexnet"]["path"] == str(home / "alexnet.safetensors")
+    table = invoke("weights", "list")
+    assert table.returncode == 0
+    for entry in CATALOGUE.values():
+        assert re.search(rf"{entry.name} +{entry.kind} .*{entry.licence}", table.stdout)
+    assert f"kept in {home}\n" in table.stdout
+
+
+def test_fetch_verify_path(invoke, home, server, enter):  # noqa: F811
+    enter(server.put("toy", BODY))
+    assert_refused(invoke("weights", "path", "toy"), 1, "'amfast weights fetch toy'", "CC0")
+    assert invoke("weights", "verify").stdout == "no weights are here\n"
+    place = home / "toy.safetensors"
+    answer = invoke("weights", "fetch", "toy")
+    assert (answer.returncode, answer.stdout) == (0, f"{place}\n")
+    assert answer.stderr == f"downloading toy.pth from {server.url}/toy\n"
+    assert invoke("weights", "path", "toy").stdout == f"{place}\n"
+    assert json.loads(invoke("weights", "path", "toy", "--json").stdout) == {"path": str(place)}
+    assert invoke("weights", "path").stdout == f"{home}\n"
+    answer = invoke("weights", "verify", "toy")
+    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "toy: in order\n", "")
+    (report,) = json.loads(invoke("weights", "verify", "--json").stdout)
+    assert report["sha256"] == {"toy.pth": sha256(BODY)} and report["error"] is None
+    answer = invoke("weights", "fetch", "toy", "--json")
+    assert (answer.stdout, answer.stderr) == (
+        json.dumps([{"name": "toy", "path": str(place)}]) + "\n",
+        "",
+    )
+    assert len(server.log) == 1
+
+
+def test_verify_goes_on_after_a_damaged_one(invoke, home, server, enter):  # noqa: F811
+    url = server.put("toy", BODY)
+    for name in ("toy", "toy2"):
+        enter(url, name=name)
+        assert invoke("weights", "fetch", name).returncode == 0
+    (home / "downloads/toy/toy.pth").write_bytes(b"changed")
+    answer = invoke("weights", "verify")
+    assert (answer.returncode, answer.stdout) == (1, "toy2: in order\n")
+    assert re.fullmatch(r"amfast: .*toy\.pth has changed since it was fetched: .*\n", answer.stderr)
+    answer = invoke("weights", "verify", "--json")
+    assert answer.returncode == 1
+    assert [bool(found["error"]) for found in json.loads(answer.stdout)] == [True, False]
+
+
+def test_refused(invoke, home, server, enter):  # noqa: F811
+    enter(f"{server.url}/gone")
+    fetch = "weights", "fetch", "toy"
+    assert_refused(invoke(*fetch, "--json"), 1, "cannot fetch toy.pth: .*/gone answered 404")
+    for command in ("fetch", "verify", "path"):
+        assert_refused(invoke("weights", command, "alexnut"), 2, "did you mean alexnet")
+    assert_refused(invoke("weights", "verify", "alexnet"), 1, "weights of alexnet are not here")
+    assert invoke("weights", "fetch").returncode == 2
+    assert invoke(*fetch, "--timeout", "0").returncode == 2
+
+
+#: The real command, with one entry more.
+COMMAND = """
+import sys
+from amfast.cli import main
+from amfast.weights.catalogue import CATALOGUE, Entry, RemoteFile
+
+file = RemoteFile("toy.pth", (sys.argv.pop(1),))
+CATALOGUE["toy"] = Entry("toy", "classifier", (file,), "CC0", "Nobody")
+main()
+"""
+
+
+def test_interrupted_on_a_terminal_and_resumed(invoke, home, server, enter):  # noqa: F811
+    """The real command, with a bar; after Ctrl-C it says what to do, and goes on."""
+    url = server.put("toy", BODY, silent=(go := threading.Event()), silent_at=40_000)
+    enter(url)
+    terminal, end = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMAND, url, "weights", "fetch", "toy"],
+        cwd=REPOSITORY,
+        env={**environment(), "TERM": "xterm", "TTY_INTERACTIVE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=end,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        os.close(end)
+        part = home / "downloads" / "toy" / ".toy.pth.part"
+        wait_for(lambda: part.exists() and part.stat().st_size == 32_768)
+        shown = b""
+        while b"32.8/" not in shown:
+            shown += os.read(terminal, 4096)
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # the other end is closed
+            while more := os.read(terminal, 4096):
+                shown += more
+        assert process.wait() == 130
+    go.set()
+    assert "interrupted; 'amfast weights fetch toy' goes on from here" in shown.decode()
+    assert part.stat().st_size == 32_768 and not (home / "toy.safetensors").exists()
+    server.put("toy", BODY)
+    assert invoke("weights", "fetch", "toy").returncode == 0
+    assert server.log[-1][1] == "bytes=32768-"
+    assert invoke("weights", "verify", "toy").returncode == 0
