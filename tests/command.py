@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,12 @@ def assert_refused(done: subprocess.CompletedProcess[str], code: int, *said: str
     assert done.returncode == code, done.stderr
     for pattern in said:
         assert re.search(pattern, done.stderr), (pattern, done.stderr)
+
+
+def can_mount() -> bool:
+    """Whether a test may mount a small disk of its own."""
+    probe = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return shutil.which("unshare") is not None and not subprocess.run(probe, check=False).returncode
 
 
 def listing(folder: Path) -> list[str]:

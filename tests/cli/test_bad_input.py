@@ -23,6 +23,7 @@ from tests.command import (
     SMALL,
     amfast,
     assert_refused,
+    can_mount,
     command_line,
     contents,
     environment,
@@ -197,11 +198,6 @@ def test_batch_larger_than_the_trials(tmp_path):
     (run_dir,) = (tmp_path / "runs").iterdir()
     assert len(list(run_dir.glob("trials/*.safetensors"))) == 2
     assert str(run_dir.relative_to(tmp_path) / "embeddings.safetensors") in done.stdout
-
-
-def can_mount() -> bool:
-    probe = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-    return shutil.which("unshare") is not None and not subprocess.run(probe, check=False).returncode
 
 
 def in_mount(options: str, where: Path, script: str) -> subprocess.CompletedProcess[str]:

@@ -11,9 +11,10 @@ import sys
 import threading
 
 from amfast.weights.catalogue import CATALOGUE
-from tests.command import REPOSITORY, assert_refused, environment, wait_for
+from tests.command import REPOSITORY, assert_refused, can_mount, environment, listing, wait_for
 from tests.weights.conftest import (  # noqa: F401 - fixtures
     enter,
+    file_size_limit,
     home,
     saved,
     server,
@@ -129,3 +130,34 @@ def test_interrupted_on_a_terminal_and_resumed(invoke, home, server, enter):  # 
     assert invoke("weights", "fetch", "toy").returncode == 0
     assert server.log[-1][1] == "bytes=32768-"
     assert invoke("weights", "verify", "toy").returncode == 0
+
+
+def test_full_disk(tmp_path, invoke, home, server, enter, file_size_limit):  # noqa: F811
+    """A disk that the file does not fit on: a sentence, and nothing left on it."""
+    url = server.put("toy", BODY, length=False)
+    fetch = ("weights", "fetch", "toy", "--json")
+    said = (
+        r"cannot write .*/downloads/toy/\.toy\.pth\.part: (no space left on device|file too large)"
+    )
+    if can_mount():
+        home.mkdir()
+        left = tmp_path / "left"
+        script = (
+            f'mount -t tmpfs -o size=40k tmpfs "$0"; "$@"; e=$?; find "$0" -type f >{left}; exit $e'
+        )
+        unshared = ("unshare", "--map-root-user", "--mount", "sh", "-c", script, home)
+        done = subprocess.run(
+            [*unshared, sys.executable, "-c", COMMAND, url, *fetch],
+            cwd=REPOSITORY,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert left.read_text() == f"{home}/downloads/toy/lock\n"
+    else:
+        enter(url)
+        with file_size_limit(10_000):
+            done = invoke(*fetch)
+        assert listing(home) == ["downloads", "downloads/toy", "downloads/toy/lock"]
+    assert_refused(done, 1, said)
