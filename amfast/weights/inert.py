@@ -102,4 +102,10 @@ def load_tensors(file: IO[bytes]) -> Any:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SourceChangeWarning)  # of Inert, against the true class
-        return torch.load(file, map_location="cpu", pickle_module=module, weights_only=False)
+        return torch.load(
+            file,
+            map_location="cpu",
+            pickle_module=module,
+            weights_only=False,
+            encoding="latin-1",  # text of Python 2 was bytes of any kind
+        )

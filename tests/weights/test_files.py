@@ -242,6 +242,17 @@ def test_strangers_beside_the_tensors(path):
         assert_is_state(read_weights(path, tensors_alone=True)[0])
 
 
+def test_text_of_python_2(path):
+    """Bytes in no known encoding, as in the checkpoints of Places365."""
+    with zipfile.ZipFile(io.BytesIO(saved({"note": "e", "state_dict": STATE}))) as sound:
+        (name,) = (name for name in sound.namelist() if name.endswith("data.pkl"))
+        code = sound.read(name)
+    old = code.replace(b"X\x01\x00\x00\x00e", b"U\x01\xe9")
+    assert old != code
+    with_program(path, old)
+    assert_is_state(read_weights(path, tensors_alone=True)[0])
+
+
 @pytest.mark.parametrize("tensors_alone", [False, True])
 @pytest.mark.parametrize(
     "value",
