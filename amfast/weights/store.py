@@ -131,7 +131,7 @@ def fetch(
     entry = find(name)
     if path(name).exists():
         try:
-            return verify(name).path
+            return _check(entry).path
         except WeightsError as error:
             on_note(f"fetching {name} again: {error}")
     try:
@@ -175,9 +175,6 @@ def _fetch(entry: Entry, on_progress: Callable[[Transfer], None], patience: Pati
         raise WeightsError(f"what {fetched[0].source} gave is not {entry.name}: {error}") from None
     metadata["source_sha256"] = fetched[0].sha256
     _write_weights(path(entry.name), tensors, metadata)
-    for place, file in zip(places, entry.files, strict=True):
-        place.replace(downloads(entry.name) / file.name)
-        discard(_part(entry, file))
     record = {
         **_FORMAT,
         "name": entry.name,
@@ -186,6 +183,9 @@ def _fetch(entry: Entry, on_progress: Callable[[Transfer], None], patience: Pati
         "fetched": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     write_json(_record(entry.name), record)
+    for place, file in zip(places, entry.files, strict=True):
+        place.replace(downloads(entry.name) / file.name)
+        discard(_part(entry, file))
     return path(entry.name)
 
 
@@ -197,26 +197,34 @@ def verify(name: str) -> Verified:
     recorded. Raises ``WeightsError`` for weights that are missing, damaged or tampered with, and
     ``UsageError`` for an unknown name.
     """
-    entry, there = find(name), resolve(name)
-    again = f"run 'amfast weights fetch {name}' to fetch it again"
-    files, wanted = _recorded(name)
+    entry = find(name)
+    resolve(name)
+    try:
+        return _check(entry)
+    except WeightsError as error:
+        raise WeightsError(f"{error}; 'amfast weights fetch {name}' puts it right") from None
+
+
+def _check(entry: Entry) -> Verified:
+    there, record = path(entry.name), _record(entry.name)
+    files, wanted = _recorded(entry.name)
     if [file.name for file in files] != [file.name for file in entry.files]:
-        raise WeightsError(f"{there} has no record in {_record(name)}: {again}")
+        raise WeightsError(f"{there} has no record in {record}")
     for file, remote in zip(files, entry.files, strict=True):
         if not file.sha256.startswith(remote.sha256 or ""):
             raise WeightsError(
-                f"{_record(name)} says that {file.name} had the SHA-256 {file.sha256}, and "
-                f"{remote.sha256} is published: {again}"
+                f"{record} says that {file.name} had the SHA-256 {file.sha256}, and "
+                f"{remote.sha256} is published"
             )
-        kept = downloads(name) / file.name
+        kept = downloads(entry.name) / file.name
         if kept.exists() and not _has_hash(kept, file.sha256):
-            raise WeightsError(f"{kept} has changed since it was fetched: {again}")
+            raise WeightsError(f"{kept} has changed since it was fetched")
     tensors, metadata = read_safetensors(there)
     found = fingerprint(tensors)
     stated = (metadata.get("name"), metadata.get("source_sha256"), metadata.get("fingerprint"))
-    if not found == wanted == stated[2] or stated[:2] != (name, files[0].sha256):
-        raise WeightsError(f"{there} has changed since it was made of {files[0].name}: {again}")
-    return Verified(name, there, found, {file.name: file.sha256 for file in files})
+    if not found == wanted == stated[2] or stated[:2] != (entry.name, files[0].sha256):
+        raise WeightsError(f"{there} has changed since it was made of {files[0].name}")
+    return Verified(entry.name, there, found, {file.name: file.sha256 for file in files})
 
 
 def _converted(entry: Entry, places: list[Path]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -287,12 +295,16 @@ def _recorded(name: str) -> tuple[list[_Fetched], str]:
         found: Any = json.loads(_record(name).read_bytes())
         if {key: found[key] for key in _FORMAT} != _FORMAT:
             raise ValueError(f"it is no {_FORMAT['format']} of version 1")
-        return [_Fetched(**file) for file in found["files"]], str(found["fingerprint"])
+        files = [_Fetched(**file) for file in found["files"]]
+        if not all(isinstance(file.sha256, str) for file in files):
+            raise ValueError("a SHA-256 in it is no text")
+        return files, str(found["fingerprint"])
     except FileNotFoundError:
         return [], ""
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
-            f"{_record(name)} cannot be read: {error}; delete it to have {name} fetched anew"
+            f"{_record(name)} cannot be read ({error}): delete it first, though nothing will then "
+            f"hold {name} to its first download"
         ) from None
 
 

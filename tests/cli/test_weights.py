@@ -70,7 +70,7 @@ def test_verify_goes_on_after_a_damaged_one(invoke, home, server, enter):  # noq
     (home / "downloads/toy/toy.pth").write_bytes(b"changed")
     answer = invoke("weights", "verify")
     assert (answer.returncode, answer.stdout) == (1, "toy2: in order\n")
-    assert re.fullmatch(r"amfast: .*toy\.pth has changed since it was fetched: .*\n", answer.stderr)
+    assert re.fullmatch(r"amfast: .*toy\.pth has changed since it was fetched; .*\n", answer.stderr)
     answer = invoke("weights", "verify", "--json")
     assert answer.returncode == 1
     assert [bool(found["error"]) for found in json.loads(answer.stdout)] == [True, False]
