@@ -122,7 +122,7 @@ def _shown(error: requests.RequestException, timeout: float) -> str:
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "cut the connection"
     if isinstance(error, requests.exceptions.SSLError):
-        return "has no valid certificate"
+        return "cannot prove over TLS who it is"
     if isinstance(error, requests.ConnectionError):
         return "cannot be reached"
     return f"failed: {error}"

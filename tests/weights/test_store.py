@@ -235,6 +235,11 @@ def test_no_network(home, server, enter):
         refused(home, "cannot be reached (3 attempts)")
 
 
+def test_no_certificate(home, server, enter):
+    enter(server.put("toy", BODY).replace("http:", "https:"))
+    refused(home, "cannot prove over TLS who it is (3 attempts)")
+
+
 def test_no_name(home, enter):
     enter("http://nowhere.invalid/toy")
     refused(home, "http://nowhere.invalid/toy cannot be reached")
@@ -333,6 +338,14 @@ def test_home_that_cannot_be(home, server, enter):
     with pytest.raises(WeightsError, match=f"cannot keep weights in {home}: not a directory"):
         store.fetch("toy", patience=HASTY)
     assert server.log == []
+
+
+def test_folder_in_the_way(home, server, enter):
+    enter(server.put("toy", BODY))
+    (home / "toy.safetensors").mkdir(parents=True)
+    with pytest.raises(WeightsError, match=r"cannot write .*toy\.safetensors: is a directory"):
+        store.fetch("toy", patience=HASTY)
+    assert not [name for name in files(home) if name.endswith(".tmp")]
 
 
 @pytest.mark.parametrize("name", FINAL[::2])
