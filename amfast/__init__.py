@@ -9,9 +9,11 @@ from __future__ import annotations
 from amfast.api import Result, optimize
 from amfast.classifiers import Classifier, ClassifierSpec, load_classifier, wrap_module
 from amfast.errors import AmfastError, RunError, UsageError, WeightsError
+from amfast.exchange import export_run, import_embeddings
 from amfast.generators import Generator, GeneratorSpec, load_generator
 from amfast.optimize.engine import Progress, TrialResult
 from amfast.optimize.trials import Trial
+from amfast.sampler import Sampler
 
 __version__ = "0.1.0"
 
@@ -24,10 +26,13 @@ __all__ = [
     "Progress",
     "Result",
     "RunError",
+    "Sampler",
     "Trial",
     "TrialResult",
     "UsageError",
     "WeightsError",
+    "export_run",
+    "import_embeddings",
     "load_classifier",
     "load_generator",
     "optimize",

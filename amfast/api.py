@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -169,9 +169,20 @@ def engine_settings(generator: Generator, classifier: Classifier, config: RunCon
 
 def own_rows(generator: Generator, classifier: Classifier) -> dict[int, int]:
     """Class id -> the generator's own row, matched by name, for the classes that it has."""
-    rows = {label: row for row, label in enumerate(generator.spec.labels)}
-    labels = classifier.spec.labels
-    return {i: rows[label] for i, label in enumerate(labels) if label in rows}
+    return rows_by_name(generator.spec.labels, dict(enumerate(classifier.spec.labels)))
+
+
+def rows_by_name(labels: Sequence[str], names: Mapping[int, str]) -> dict[int, int]:
+    """Class id -> the row of that name among ``labels``, for the names that are there.
+
+    Of two rows of one name, a class has the one of its own number: ImageNet has two cranes.
+    """
+    rows = {label: row for row, label in enumerate(labels)}
+    return {
+        i: i if i < len(labels) and labels[i] == name else rows[name]
+        for i, name in names.items()
+        if name in rows
+    }
 
 
 def run_trials(

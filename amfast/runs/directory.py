@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -60,34 +60,15 @@ class RunDirectory:
         It appears under its name with ``run.json`` already in it. Raises ``RunError`` where it
         cannot be made, and leaves nothing of it behind.
         """
-        name = f"{_slug(facts.generator['name'])}-{config.method}-s{config.seed}"
+        name = f"{slug(facts.generator['name'])}-{config.method}-s{config.seed}"
         created = datetime.now(timezone.utc).isoformat(timespec="seconds")
         content = _RunFile(config=config, created=created, **asdict(facts))
-        made: list[Path] = []
-        try:
-            _make_directories(outdir, made)
-            number, claim = _claim_number(outdir)
-            try:
-                (claim / "trials").mkdir()
-                write_json(claim / "run.json", content.model_dump(mode="json"))
-                path = claim.rename(outdir / f"{number:04d}-{name}")
-                sync_directory(outdir)
-            except BaseException:
-                shutil.rmtree(claim, ignore_errors=True)
-                raise
-        except RunError:
-            _remove(made)
-            raise
-        except (FileExistsError, NotADirectoryError):
-            problem = "a file is in the way"
-        except OSError as error:
-            problem = reason(error)
-        else:
-            return RunDirectory(path, config, facts)
-        _remove(made)
-        raise RunError(
-            f"cannot make a run directory in {outdir}: {problem}; choose another output directory"
-        )
+
+        def fill(claim: Path) -> None:
+            (claim / "trials").mkdir()
+            write_json(claim / "run.json", content.model_dump(mode="json"))
+
+        return RunDirectory(create_numbered(outdir, name, fill), config, facts)
 
     @staticmethod
     def open(path: Path) -> RunDirectory:
@@ -97,6 +78,11 @@ class RunDirectory:
             run = _RunFile.model_validate_json(read_bytes(file))
         except ValidationError as error:
             problem = error.errors()[0]
+            if problem["loc"] == ("config",) and problem["input"] is None:
+                raise RunError(
+                    f"{path} holds imported embeddings: no trial was optimised in it, so there is "
+                    "none to go on with; start a run of its own"
+                ) from None
             where = ".".join(map(str, problem["loc"])) or "the file"
             raise RunError(
                 f"{file} is damaged or of another version of amfast: {where}: {problem['msg']}"
@@ -218,6 +204,21 @@ class RunDirectory:
             return None
         return float(found) if isinstance(found, int | float) else None
 
+    def best(self) -> dict[int, int]:
+        """Class id -> the index of its best trial, as ``summary.json`` has it.
+
+        Classes of which every trial failed have none. Raises ``RunError`` where the file is missing
+        or damaged.
+        """
+        path = self.summary_path
+        if not path.exists():
+            raise RunError(f"{path} is missing: the run has not come to its end; resume it")
+        try:
+            classes = json.loads(read_bytes(path))["classes"]
+            return {int(c["class_id"]): int(c["best"]) for c in classes if c["best"] is not None}
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path} is damaged: {error!r}") from None
+
     def write_summary(self, summary: Mapping[str, Any]) -> Path:
         """Write ``summary.json``. NaN is a ``ValueError``: say None where there is no number."""
         write_json(self.summary_path, summary)
@@ -228,10 +229,42 @@ class RunDirectory:
         return read_trial(path, trial, self.facts, self.config.method, self.config.steps)
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     """The last component of a name or path, in characters that are safe in any path."""
     last = re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
     return re.sub(r"[^a-z0-9.-]+", "-", last)[:64].strip(".-") or "generator"
+
+
+def create_numbered(outdir: Path, name: str, fill: Callable[[Path], None]) -> Path:
+    """A new directory ``<number>-<name>`` in ``outdir``, itself made where it is missing.
+
+    It appears under its name with what ``fill`` wrote into it. Raises ``RunError`` where it cannot
+    be made, and leaves nothing of it behind.
+    """
+    made: list[Path] = []
+    try:
+        _make_directories(outdir, made)
+        number, claim = _claim_number(outdir)
+        try:
+            fill(claim)
+            path = claim.rename(outdir / f"{number:04d}-{name}")
+            sync_directory(outdir)
+        except BaseException:
+            shutil.rmtree(claim, ignore_errors=True)
+            raise
+    except RunError:
+        _remove(made)
+        raise
+    except (FileExistsError, NotADirectoryError):
+        problem = "a file is in the way"
+    except OSError as error:
+        problem = reason(error)
+    else:
+        return path
+    _remove(made)
+    raise RunError(
+        f"cannot make a run directory in {outdir}: {problem}; choose another output directory"
+    )
 
 
 def _make_directories(path: Path, made: list[Path]) -> None:

@@ -43,23 +43,32 @@ class RunFacts:
     ) -> RunFacts:
         """The facts of this process; ``dtype`` is the name the run computes in, such as "fp32"."""
         return RunFacts(
-            generator={
-                "name": generator.name,
-                "fingerprint": generator.fingerprint,
-                "resolution": generator.resolution,
-                "embedding_dim": generator.embedding_dim,
-                "latent_dim": generator.latent_dim,
-                "clip_range": list(generator.clip_range),
-            },
+            generator=generator_facts(generator),
             classifier={"name": classifier.name, "fingerprint": classifier.fingerprint},
             class_names=dict(enumerate(classifier.labels)),
-            versions={
-                "python": platform.python_version(),
-                "torch": str(torch.__version__),
-                **{name: version(name) for name in ("amfast", "numpy")},
-            },
+            versions=versions(),
             device={"type": device.type, "name": _device_name(device), "dtype": dtype},
         )
+
+
+def generator_facts(spec: GeneratorSpec) -> GeneratorFacts:
+    return {
+        "name": spec.name,
+        "fingerprint": spec.fingerprint,
+        "resolution": spec.resolution,
+        "embedding_dim": spec.embedding_dim,
+        "latent_dim": spec.latent_dim,
+        "clip_range": list(spec.clip_range),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what decides a result's bytes in this process."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        **{name: version(name) for name in ("amfast", "numpy")},
+    }
 
 
 def _device_name(device: torch.device) -> str:

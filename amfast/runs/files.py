@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,34 @@ def write_bytes(path: Path, data: bytes) -> None:
         sync_directory(path.parent)
     except OSError as error:
         raise RunError(f"cannot write {path}: {reason(error)}") from None
+
+
+def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
+    """A new directory with these files in it, which appears whole or not at all.
+
+    Raises ``RunError`` where there is something of its name already, or it cannot be written.
+    """
+    refuse_existing(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
+    try:
+        temporary.mkdir()
+        for name, data in files.items():
+            write_bytes(temporary / name, data)
+        temporary.rename(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {reason(error)}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_existing(path: Path) -> None:
+    """``RunError`` where ``path`` names no file, or there is something of its name already."""
+    if not path.name:
+        raise RunError(f"cannot write {str(path)!r}: give it a name of its own")
+    if os.path.lexists(path):
+        raise RunError(f"{path} exists already: choose another name, or remove it first")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
