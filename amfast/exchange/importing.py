@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,7 +146,7 @@ def _read_npy(path: Path, target: _Target) -> list[tuple[int, Tensor]]:
     except OSError as error:
         raise RunError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
     if array.dtype.kind != "f":
-        raise RunError(f"{path} holds {array.dtype} numbers, expected floating-point ones")
+        raise _not_floating(str(path), array.dtype)
     numbers = torch.from_numpy(np.array(array, dtype=np.float64, order="C"))
     return _vectors(numbers, str(path), class_id, target)
 
@@ -169,12 +170,18 @@ def _vectors(
 ) -> list[tuple[int, Tensor]]:
     """The rows of ``[E]`` or ``[trials, E]`` as fp32; ``RunError`` for anything else."""
     width, name = target.spec.embedding_dim, target.spec.name
-    if tensor.dim() not in (1, 2) or tensor.shape[-1] != width or not tensor.is_floating_point():
+    if not tensor.is_floating_point():
+        raise _not_floating(where, tensor.dtype)
+    if tensor.dim() not in (1, 2) or tensor.shape[-1] != width:
         raise RunError(
-            f"{where} holds {tensor.dtype} {list(tensor.shape)}; embeddings of generator {name} "
-            f"are floating-point numbers [{width}] or [trials, {width}]"
+            f"{where} is {list(tensor.shape)}; embeddings of generator {name} are [{width}] or "
+            f"[trials, {width}]"
         )
     rows = tensor.to(torch.float32).reshape(-1, width)
     if not rows.isfinite().all():
         raise RunError(f"{where} is not finite in fp32: it holds NaN or infinity")
     return [(class_id, row.clone()) for row in rows]
+
+
+def _not_floating(where: str, dtype: np.dtype[Any] | torch.dtype) -> RunError:
+    return RunError(f"{where} holds numbers of type {dtype}, expected floating-point ones")
