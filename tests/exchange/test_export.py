@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pytorch_pretrained_biggan import BigGAN
 
 import amfast
 from amfast.errors import RunError, UsageError, WeightsError
@@ -62,8 +63,6 @@ def test_npy(make_run, biggan_weights, tmp_path, trials):
 def test_pytorch_pretrained_biggan_makes_the_same_images(
     make_run, deep_weights, tmp_path, trials, truncation, caplog
 ):
-    from pytorch_pretrained_biggan import BigGAN
-
     run = make_run(deep_weights)
     exported = amfast.export_run(
         run.path, "pytorch-pretrained-biggan", trials=trials, out=tmp_path / "model"
@@ -106,6 +105,16 @@ def test_the_config_is_of_the_weights(make_run, tmp_path):
 
     assert _norm_eps(first.path, {}) == 0.01
     assert _norm_eps(first.path / "pytorch_model.bin", {}) == 1e-4
+    theirs = BigGAN.from_pretrained(str(first.path)).eval()
+    z = torch.ones(1, WIDTH)
+    with torch.no_grad():
+        images = theirs(z, torch.eye(len(LABELS))[:1], 1.0)
+    for eps, same in (("0.01", True), ("0.0001", False)):
+        path = write(tmp_path / f"{eps}.safetensors", model, norm_eps=eps)
+        ours = load_generator("embedded", weights=path, device="cpu")
+        expected = show(ours, embedding(run, 0, BEST[0]), z)
+        assert torch.allclose(images, expected, rtol=0, atol=1e-5) == same
+
     for text in ("{", "[]", '{"eps": null}'):
         (first.path / "config.json").write_text(text)
         with pytest.raises(WeightsError, match=r"config.json cannot be read"):
