@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import amfast
+from amfast.api import rows_by_name
 from amfast.metrics.embedding import EmbeddingScore
 from tests.optimize.conftest import LinearClassifier, LinearGenerator
 
@@ -136,3 +137,13 @@ def test_the_readmes_example_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.chdir(tmp_path)
     exec(compile(example, str(README), "exec"), {})
     assert len(seen) == 1
+
+
+def test_of_two_rows_of_one_name_the_own_one_is_meant() -> None:
+    labels = ("crane", "star", "crane")
+    assert rows_by_name(labels, {0: "crane", 2: "crane", 1: "star", 5: "star", 3: "dome"}) == {
+        0: 0,
+        2: 2,
+        1: 1,
+        5: 1,
+    }

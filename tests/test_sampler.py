@@ -6,6 +6,7 @@ import itertools
 import re
 from collections import Counter
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -147,3 +148,19 @@ def test_numbers_out_of_bounds(name):
     for count in (0, 6):
         with pytest.raises(UsageError, match="count should lie in 1 to 5, given"):
             amfast.Sampler(GENERATOR, TABLE, count=5).sample(count)
+
+
+def test_the_example_of_the_docs(monkeypatch):
+    page = Path(__file__).parents[1] / "docs" / "exchange.md"
+    example = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)[-1]
+    few = {"steps": 2, "trials": 1, "latents": 2}
+    optimize = amfast.optimize
+    monkeypatch.setattr(
+        amfast, "optimize", lambda *given, **named: optimize(*given, **named, **few)
+    )
+    short = example.replace("count=1000", "count=6").replace("batch_size=100", "batch_size=6")
+    assert short.count("=6") == 2
+    found: dict[str, torch.Tensor] = {}
+    exec(compile(short, str(page), "exec"), found)
+    assert found["images"].shape == (6, 3, 64, 64)
+    assert found["which"].bincount().tolist() == [3, 3]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -61,14 +60,13 @@ def test_npy(make_run, biggan_weights, tmp_path, trials):
 @pytest.mark.parametrize("truncation", [0.4, 1.0])
 @pytest.mark.parametrize("trials", ["best", "all"])
 def test_pytorch_pretrained_biggan_makes_the_same_images(
-    make_run, deep_weights, tmp_path, trials, truncation, caplog
+    make_run, deep_weights, tmp_path, trials, truncation
 ):
     run = make_run(deep_weights)
     exported = amfast.export_run(
         run.path, "pytorch-pretrained-biggan", trials=trials, out=tmp_path / "model"
     )
     assert listing(exported.path) == ["amfast.json", "config.json", "pytorch_model.bin"]
-    caplog.set_level(logging.ERROR)
     theirs = BigGAN.from_pretrained(str(exported.path)).eval()
     ours = load_generator("embedded", weights=deep_weights, device="cpu", truncation=truncation)
     z = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(0))
@@ -270,15 +268,3 @@ def test_weights_must_be_named_where_the_generator_ships_none(make_run, tmp_path
     (run.path / "run.json").write_text(json.dumps(stored))
     with pytest.raises(UsageError, match="give the weights of biggan-128 .* with --weights"):
         amfast.export_run(run.path, "biggan-pytorch", out=tmp_path / "out.pth")
-
-
-def test_of_two_rows_of_one_name_the_own_one_is_meant():
-    from amfast.api import rows_by_name
-
-    labels = ("crane", "star", "crane")
-    assert rows_by_name(labels, {0: "crane", 2: "crane", 1: "star", 5: "star", 3: "dome"}) == {
-        0: 0,
-        2: 2,
-        1: 1,
-        5: 1,
-    }

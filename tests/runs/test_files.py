@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from amfast.errors import RunError
-from amfast.runs.files import read_bytes, write_bytes, write_json
+from amfast.runs.files import read_bytes, write_bytes, write_directory, write_json
 
 
 def names(directory: Path) -> list[str]:
@@ -65,3 +65,17 @@ def test_json_is_strict(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "b.json", {"b": math.nan})
     assert names(tmp_path) == ["a.json"]
+
+
+def test_a_directory_is_whole_or_not_there(tmp_path, disk_full):
+    path = tmp_path / "out"
+    (tmp_path / ".out.tmp").mkdir()
+    (tmp_path / ".out.tmp" / "c").write_bytes(b"left by a killed process")
+    with disk_full(), pytest.raises(RunError, match=r"cannot write .*a: file too large"):
+        write_directory(path, {"a": b"1", "b": b"2"})
+    assert names(tmp_path) == []
+    write_directory(path, {"a": b"1", "b": b"2"})
+    assert names(tmp_path) == ["out"] and names(path) == ["a", "b"]
+    with pytest.raises(RunError, match="out exists already: choose another name"):
+        write_directory(path, {"a": b"3"})
+    assert (path / "a").read_bytes() == b"1"
