@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 import amfast
 from amfast import sampler as module
 from amfast.errors import UsageError
-from tests.generators.conftest import CONFIGS, random_biggan
+from amfast.generators.architectures import random_biggan
+from tests.generators.conftest import CONFIGS
 
 GENERATOR = amfast.generators.BigGANGenerator(
     random_biggan(CONFIGS["one-block"]),

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from amfast.classifiers import load_classifier
 from amfast.config import make_config
 from amfast.generators import FrozenGenerator, load_generator
+from amfast.generators.architectures import random_biggan, random_deep
 from amfast.generators.reference_deep import BigGANDeepConfig
 from amfast.optimize.engine import TrialResult
 from amfast.optimize.trials import plan_trials
 from amfast.runs import RunDirectory, RunFacts
-from tests.generators.conftest import CONFIGS, random_biggan, random_deep
+from tests.generators.conftest import CONFIGS
 
 LABELS = load_classifier("embedded", device="cpu").spec.labels
 WIDTH = 8

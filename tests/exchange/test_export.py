@@ -15,11 +15,12 @@ from amfast.errors import RunError, UsageError, WeightsError
 from amfast.exchange.export import _norm_eps
 from amfast.exchange.models import deep_config
 from amfast.generators import load_generator
+from amfast.generators.architectures import random_deep
 from amfast.generators.biggan import infer_config, load_reference
 from amfast.runs import read_embeddings
 from tests.command import listing
 from tests.exchange.conftest import BEST, DEEP, LABELS, WIDTH, embedding, show, write
-from tests.generators.conftest import DEEP_CONFIGS, random_deep
+from tests.generators.conftest import DEEP_CONFIGS
 
 CLASSES = sorted(BEST)
 

@@ -287,11 +287,15 @@ def test_refused_without_a_trace(tmp_path, kind):
     assert listing(tmp_path) == before  # and no code of a file has run, which would leave "ran"
 
 
-def test_a_trial_is_no_embeddings_file(make_run, tmp_path):
+def test_what_is_no_set_of_embeddings(make_run, tmp_path):
     run = make_run(None)
     trial = next((run.path / "trials").iterdir())
     with pytest.raises(RunError, match="holds amfast-trial, expected amfast-embeddings"):
         amfast.import_embeddings([trial], tmp_path / "new")
+    np.save(tmp_path / "001_square.npy", np.zeros((10_001, 128), np.float16))
+    with pytest.raises(RunError, match="more than 10000 embeddings of one class"):
+        amfast.import_embeddings([tmp_path / "001_square.npy"], tmp_path / "new")
+    assert not (tmp_path / "new").exists()
     with pytest.raises(UsageError, match="no file to import"):
         amfast.import_embeddings([], tmp_path / "new")
 
