@@ -269,3 +269,11 @@ def test_weights_must_be_named_where_the_generator_ships_none(make_run, tmp_path
     (run.path / "run.json").write_text(json.dumps(stored))
     with pytest.raises(UsageError, match="give the weights of biggan-128 .* with --weights"):
         amfast.export_run(run.path, "biggan-pytorch", out=tmp_path / "out.pth")
+
+
+def test_a_biggan_deep_has_a_format_of_its_own(make_run, deep_weights, tmp_path):
+    run = make_run(deep_weights)
+    before = listing(tmp_path)
+    with pytest.raises(RunError, match="not a BigGAN's, .* --format pytorch-pretrained-biggan"):
+        amfast.export_run(run.path, "biggan-pytorch", out=tmp_path / "out.pth")
+    assert listing(tmp_path) == before
