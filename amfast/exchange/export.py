@@ -12,16 +12,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from amfast.api import rows_by_name
-from amfast.embedded import EMBEDDED
-from amfast.errors import RunError, UsageError, WeightsError
+from amfast.errors import RunError, UsageError
 from amfast.exchange.models import deep_config, patch_biggan, patch_biggan_deep, saved
 from amfast.exchange.names import file_stem
 from amfast.generators import load_generator
+from amfast.generators.sources import read_generator, weights_path
 from amfast.runs.directory import RunDirectory
 from amfast.runs.embeddings_file import EmbeddingsFile, read_embeddings
 from amfast.runs.files import refuse_existing, write_bytes, write_directory
 from amfast.runs.imported import ImportedRun, open_any_run
-from amfast.weights.files import read_weights
 
 ExportFormat = Literal["safetensors", "npy", "pytorch-pretrained-biggan", "biggan-pytorch"]
 TrialChoice = Literal["best", "all"]
@@ -178,7 +177,7 @@ def _write_model(
     describe: _Describe,
 ) -> Exported:
     source = stored.imported if isinstance(stored, ImportedRun) else stored.config
-    path = _weights_path(source.generator, source.weights if weights is None else weights)
+    path = weights_path(source.generator, source.weights if weights is None else weights)
     generator = load_generator(source.generator, weights=path, device="cpu", dtype="fp32")
     if generator.spec.fingerprint != chosen.generator_fingerprint:
         raise RunError(
@@ -199,43 +198,19 @@ def _write_model(
         rows = [own[class_id] for class_id, _ in chosen.rows()]
     exported = describe([{"row": row} for row in rows])
     manifest = _json(exported.manifest())
-    state, metadata = read_weights(_model_file(path))
+    state, metadata, _ = read_generator(path)
     if format == "biggan-pytorch":
         data = saved(patch_biggan(state, chosen.embeddings, rows))
         _write_pair(target, data, target.with_name(f"{target.name}.json"), manifest)
     else:
         patched = patch_biggan_deep(state, chosen.embeddings, rows)
         files = {
-            "config.json": _json(deep_config(patched, _norm_eps(path, metadata))),
+            "config.json": _json(deep_config(patched, float(metadata.get("norm_eps", 1e-4)))),
             "pytorch_model.bin": saved(patched),
             MANIFEST: manifest,
         }
         write_directory(target, files)
     return exported
-
-
-def _weights_path(generator: str, weights: str | Path | None) -> Path:
-    if weights is not None:
-        return Path(weights)
-    if generator == "embedded":
-        return EMBEDDED / "generator.safetensors"
-    raise UsageError(f"give the weights of {generator} that the run used, with --weights")
-
-
-def _model_file(path: Path) -> Path:
-    """The file of tensors itself, where ``path`` is a directory of the package's."""
-    return path / "pytorch_model.bin" if path.is_dir() else path
-
-
-def _norm_eps(path: Path, metadata: dict[str, str]) -> float:
-    """The eps of a BigGAN-deep, which its tensors do not tell; without one, the published."""
-    default = 1e-4
-    if not path.is_dir():
-        return float(metadata.get("norm_eps", default))
-    try:
-        return float(json.loads((path / "config.json").read_bytes()).get("eps", default))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{path / 'config.json'} cannot be read: {error}") from None
 
 
 def _json(value: dict[str, Any]) -> bytes:

@@ -52,17 +52,35 @@ def load_plain(name: str, weights: str | Path | None, eps: EpsProfile) -> PlainG
     if str(weights) == RANDOM:
         return _random(name, eps)
     path, shown = _locate(name, weights)
-    directory = path if path.is_dir() else None
-    norm_eps = None if directory is None else _read_norm_eps(directory)
-    path = path if directory is None else _file_in(directory)
-    state, metadata = read_weights(path)
-    values = {
-        "norm_eps": metadata.get("norm_eps") if norm_eps is None else norm_eps,
-        "spectral_eps": metadata.get("spectral_eps"),
-    }
+    state, metadata, path = read_generator(path)
+    values = {key: metadata.get(key) for key in ("norm_eps", "spectral_eps")}
     model = _build(state, _checked_eps(name, eps, values, path))
     _check_architecture(name, model.config, path)
     return PlainGenerator(model, shown, _labels(metadata, model.config.num_classes, path))
+
+
+def weights_path(name: str, weights: str | Path | None) -> Path:
+    """The file or directory that ``load_generator`` reads: given, shipped, or in the weight store.
+
+    Raises ``UsageError`` for random weights, which are in none, and ``WeightsError`` for weights
+    that have not been fetched.
+    """
+    if str(weights) == RANDOM:
+        raise UsageError("random weights are in no file; give --weights PATH")
+    return _locate(name, weights)[0]
+
+
+def read_generator(path: Path) -> tuple[dict[str, Tensor], dict[str, str], Path]:
+    """Tensors, metadata and their file, of a file or of a directory with a ``config.json``.
+
+    The metadata's ``norm_eps`` is that of ``config.json`` where there is one. Raises
+    ``WeightsError``.
+    """
+    if not path.is_dir():
+        return (*read_weights(path), path)
+    file, norm_eps = _file_in(path), _read_norm_eps(path)
+    state, metadata = read_weights(file)
+    return state, metadata | ({} if norm_eps is None else {"norm_eps": str(norm_eps)}), file
 
 
 def _random(name: str, eps: EpsProfile) -> PlainGenerator:
@@ -86,7 +104,9 @@ def _locate(name: str, weights: str | Path | None) -> tuple[Path, str]:
         return path, path.name if path.is_dir() else path.stem
     if name == "embedded":
         return EMBEDDED / "generator.safetensors", name
-    raise WeightsError(f"{name} needs its weights: give --weights FILE, or random to try it")
+    from amfast.weights import store  # its HTTP libraries take a tenth of a second to import
+
+    return store.resolve(name), name
 
 
 def _file_in(directory: Path) -> Path:
@@ -106,9 +126,10 @@ def _read_norm_eps(directory: Path) -> float | None:
         return None
     try:
         found: Any = json.loads(path.read_bytes())
-        eps = found.get("eps")
-        return None if eps is None else float(eps)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        if not isinstance(found, dict):
+            raise ValueError("it is not a JSON object")
+        return float(found["eps"]) if "eps" in found else None
+    except (OSError, ValueError, TypeError) as error:
         raise WeightsError(f"{path} cannot be read: {error}") from None
 
 

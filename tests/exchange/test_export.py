@@ -12,11 +12,11 @@ from pytorch_pretrained_biggan import BigGAN
 
 import amfast
 from amfast.errors import RunError, UsageError, WeightsError
-from amfast.exchange.export import _norm_eps
 from amfast.exchange.models import deep_config
 from amfast.generators import load_generator
 from amfast.generators.architectures import random_deep
 from amfast.generators.biggan import infer_config, load_reference
+from amfast.generators.sources import read_generator
 from amfast.runs import read_embeddings
 from tests.command import listing
 from tests.exchange.conftest import BEST, DEEP, LABELS, WIDTH, embedding, show, write
@@ -102,8 +102,8 @@ def test_the_config_is_of_the_weights(make_run, tmp_path):
     stored = json.loads((first.path / "config.json").read_text())
     assert stored == {**config, "eps": 0.01}
 
-    assert _norm_eps(first.path, {}) == 0.01
-    assert _norm_eps(first.path / "pytorch_model.bin", {}) == 1e-4
+    assert read_generator(first.path)[1]["norm_eps"] == "0.01"
+    assert "norm_eps" not in read_generator(first.path / "pytorch_model.bin")[1]
     theirs = BigGAN.from_pretrained(str(first.path)).eval()
     z = torch.ones(1, WIDTH)
     with torch.no_grad():
@@ -117,7 +117,7 @@ def test_the_config_is_of_the_weights(make_run, tmp_path):
     for text in ("{", "[]", '{"eps": null}'):
         (first.path / "config.json").write_text(text)
         with pytest.raises(WeightsError, match=r"config.json cannot be read"):
-            _norm_eps(first.path, {})
+            read_generator(first.path)
 
 
 @pytest.mark.parametrize("trials", ["best", "all"])
@@ -262,12 +262,13 @@ def test_a_shape_that_the_package_cannot_build():
         deep_config(state, 1e-4)
 
 
-def test_weights_must_be_named_where_the_generator_ships_none(make_run, tmp_path):
+def test_weights_must_be_named_where_the_generator_ships_none(make_run, tmp_path, monkeypatch):
     run = make_run(None)
     stored = json.loads((run.path / "run.json").read_text())
     stored["config"]["generator"] = "biggan-128"
     (run.path / "run.json").write_text(json.dumps(stored))
-    with pytest.raises(UsageError, match="give the weights of biggan-128 .* with --weights"):
+    monkeypatch.setenv("AMFAST_HOME", str(tmp_path))
+    with pytest.raises(WeightsError, match="weights of biggan-128 are not here.* --weights"):
         amfast.export_run(run.path, "biggan-pytorch", out=tmp_path / "out.pth")
 
 

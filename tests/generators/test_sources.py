@@ -16,6 +16,7 @@ import amfast
 from amfast.errors import UsageError, WeightsError
 from amfast.generators import sources
 from amfast.generators.architectures import ARCHITECTURES, random_biggan, random_deep
+from amfast.weights import store
 from tests.generators.conftest import CONFIGS, DEEP_CONFIGS
 
 
@@ -153,5 +154,11 @@ def test_bad_names() -> None:
         amfast.load_generator("embedded", weights="random")
     with pytest.raises(UsageError, match="eps is 'x'; it may be one of auto, biggan-am, training"):
         amfast.load_generator("embedded", eps="x")  # type: ignore[arg-type]
-    with pytest.raises(WeightsError, match="biggan-deep-512 needs its weights"):
-        amfast.load_generator("biggan-deep-512")
+
+
+def test_weights_come_from_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMFAST_HOME", str(tmp_path))
+    with pytest.raises(WeightsError, match="run 'amfast weights fetch biggan-128'"):
+        amfast.load_generator("biggan-128")
+    save_file(state_of("biggan-128"), store.path("biggan-128"))
+    assert torch.equal(images("biggan-128"), images("biggan-128", weights="random"))
