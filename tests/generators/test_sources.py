@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -162,3 +164,17 @@ def test_weights_come_from_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyP
         amfast.load_generator("biggan-128")
     save_file(state_of("biggan-128"), store.path("biggan-128"))
     assert torch.equal(images("biggan-128"), images("biggan-128", weights="random"))
+
+
+def test_the_example_of_the_docs(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[2] / "docs" / "models.md"
+    (example,) = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    optimize = amfast.optimize
+    monkeypatch.setattr(
+        amfast, "optimize", lambda *given, **named: optimize(*given, **named, steps=3, latents=4)
+    )
+    found: dict[str, Any] = {}
+    exec(compile(example, str(page), "exec"), found)
+    result = found["result"]
+    assert result.embeddings.shape == (2, 16) and not result.failed
+    assert not torch.equal(result.trials[0].embedding, result.trials[0].start)
