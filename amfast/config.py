@@ -30,7 +30,8 @@ class RunConfig(BaseModel):
     ``microbatch`` bounds the images in one pass; None lets the device decide. ``compile``: the
     classifier under ``torch.compile`` and, on CUDA, the step as a CUDA graph; ``"auto"`` does so on
     CUDA alone. ``weights`` is the generator's file where it is not its own, or ``"random"``.
-    ``truncation``, ``truncation_stats`` and ``eps`` are those of ``load_generator``.
+    ``classifier_weights`` likewise. ``truncation``, ``truncation_stats`` and ``eps`` are those of
+    ``load_generator``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +42,7 @@ class RunConfig(BaseModel):
     truncation_stats: TruncationStats = "upstream"
     eps: EpsProfile = "auto"
     classifier: str = "embedded"
+    classifier_weights: str | None = None
     classes: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     method: MethodName = "am-l"
     trials: Annotated[int, Field(ge=1, le=10_000)] = 5

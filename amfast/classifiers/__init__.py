@@ -13,6 +13,7 @@ from amfast.classifiers.protocol import (
     to_classifier_input,
     wrap_module,
 )
+from amfast.classifiers.published import PUBLISHED, TIMM, load_published, load_timm
 from amfast.config import DtypeName
 from amfast.device import resolve_device, resolve_dtype
 from amfast.embedded import EMBEDDED
@@ -47,13 +48,23 @@ def load_classifier(
     """Load a frozen classifier.
 
     ``"embedded"`` knows the shapes that the embedded generator was trained on,
-    ``"embedded-unseen"`` eight others. ``weights`` replaces the file that ships. Raises
-    ``UsageError`` for an unknown name and ``WeightsError`` for a file that does not fit.
+    ``"embedded-unseen"`` eight others. Those of the paper are ``"alexnet"``, ``"resnet50"``,
+    ``"inception_v3"``, ``"resnet50-robust"``, ``"resnet18-places365"`` and ``"alexnet-places365"``;
+    ``"timm:<name>"`` is any of timm's. Their weights come from the weight store, timm's from its
+    own.
+
+    ``weights`` is a file in their place, or ``"random"`` for seeded random ones of all but the
+    embedded. Raises ``UsageError`` for an unknown name or a library that is missing, and
+    ``WeightsError`` for weights that are not here or do not fit, whose keys are listed.
     """
-    if name not in EMBEDDED_CLASSIFIERS:
-        known = ", ".join(EMBEDDED_CLASSIFIERS)
-        raise UsageError(f"unknown classifier {name!r}: this version knows {known}")
     target = resolve_device(device)
+    if name in PUBLISHED or name.startswith(TIMM):
+        load = load_timm if name.startswith(TIMM) else load_published
+        network, facts = load(name, weights)
+        return ModuleClassifier(network, facts, target, resolve_dtype(dtype, target))
+    if name not in EMBEDDED_CLASSIFIERS:
+        known = ", ".join([*EMBEDDED_CLASSIFIERS, *PUBLISHED, f"{TIMM}NAME"])
+        raise UsageError(f"unknown classifier {name!r}; it may be one of {known}")
     path = EMBEDDED / EMBEDDED_CLASSIFIERS[name] if weights is None else Path(weights)
     state, metadata = read_safetensors(path)
     labels = tuple(read_labels(metadata, path))

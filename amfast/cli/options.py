@@ -24,7 +24,16 @@ TruncationStats = Annotated[
 Eps = Annotated[
     str, typer.Option(help="BigGAN's eps values: auto, biggan-am (1e-4) or training (1e-5, 1e-6).")
 ]
-Classifier = Annotated[str, typer.Option(help="The classifier: embedded, embedded-unseen.")]
+Classifier = Annotated[
+    str,
+    typer.Option(
+        help="embedded, embedded-unseen, alexnet, resnet50, inception_v3, resnet50-robust, "
+        "resnet18-places365, alexnet-places365 or timm:NAME."
+    ),
+]
+ClassifierWeights = Annotated[
+    Path | None, typer.Option(help="The classifier's file, or random.", metavar="PATH")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 Seed = Annotated[int, typer.Option(help="Decides every random number.")]

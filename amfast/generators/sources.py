@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from amfast.generators.biggan import infer_config, load_reference
 from amfast.generators.biggan_deep import EMBEDDINGS_KEY, infer_deep_config, load_deep_reference
 from amfast.generators.reference import BigGAN, BigGANConfig
 from amfast.generators.reference_deep import BigGANDeep, BigGANDeepConfig
+from amfast.imagenet import CLASSES, imagenet_labels
 from amfast.weights.files import read_labels, read_weights
 
 #: What ``weights`` says for seeded random ones, to try speed and plumbing.
@@ -94,7 +96,7 @@ def _random(name: str, eps: EpsProfile) -> PlainGenerator:
         model = random_biggan(replace(config, norm_eps=norm_eps, spectral_eps=spectral_eps))
     else:
         model = random_deep(config)
-    return PlainGenerator(model, f"{name}-random", _numbers(config.num_classes))
+    return PlainGenerator(model, f"{name}-random", _default_labels(config.num_classes))
 
 
 def _locate(name: str, weights: str | Path | None) -> tuple[Path, str]:
@@ -179,12 +181,16 @@ def _check_architecture(name: str, found: BigGANConfig | BigGANDeepConfig, path:
 
 
 def _labels(metadata: Mapping[str, str], num_classes: int, path: Path) -> list[str]:
-    """One name per class: the file's own, or numbers where it has none."""
+    """One name per class: the file's own, or those that its number of classes suggests."""
     labels = read_labels(metadata, path)
     if labels and len(labels) != num_classes:
         raise WeightsError(f"{path} names {len(labels)} classes and holds {num_classes}")
-    return labels or _numbers(num_classes)
+    return labels or _default_labels(num_classes)
 
 
-def _numbers(num_classes: int) -> list[str]:
+def _default_labels(num_classes: int) -> list[str]:
+    """ImageNet's names for as many classes, where torchvision gives them; otherwise numbers."""
+    if num_classes == CLASSES:
+        with suppress(UsageError):
+            return list(imagenet_labels())
     return [str(i) for i in range(num_classes)]

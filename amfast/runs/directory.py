@@ -327,7 +327,7 @@ def _identity(config: RunConfig, facts: RunFacts) -> dict[str, Any]:
     """
     generator = json.loads(json.dumps(facts.generator))  # tuples and lists alike
     return {
-        **config.model_dump(exclude={"weights"}),
+        **config.model_dump(exclude={"weights", "classifier_weights"}),
         **{f"generator.{key}": value for key, value in generator.items() if key != "name"},
         "classifier.fingerprint": facts.classifier["fingerprint"],
         "class names": facts.class_names,

@@ -90,7 +90,9 @@ def prepare(
     target = resolve_device(checked.device)
     precision = resolve_dtype(checked.dtype, target)
     (name,) = (key for key, value in DTYPES.items() if value == precision)
-    judge = load_classifier(classifier, device=target, dtype=name)
+    judge = load_classifier(
+        classifier, weights=checked.classifier_weights, device=target, dtype=name
+    )
     maker = load_generator(
         generator,
         weights=weights,

@@ -1,0 +1,166 @@
+"""The classifiers of the paper: torchvision's architectures, under the weights they come with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amfast.classifiers.protocol import IMAGENET_MEAN, IMAGENET_STD, ClassifierSpec
+from amfast.errors import UsageError, WeightsError
+from amfast.fingerprint import fingerprint
+from amfast.imagenet import CLASSES, imagenet_labels, torchvision_models
+from amfast.weights.catalogue import CATALOGUE
+from amfast.weights.files import read_labels, read_weights
+
+#: What ``weights`` says for seeded random ones, to try speed and plumbing.
+RANDOM = "random"
+TIMM = "timm:"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A function of ``torchvision.models``, the side of its square input, its number of classes."""
+
+    function: str
+    size: int
+    num_classes: int
+
+
+PUBLISHED = {
+    "alexnet": Architecture("alexnet", 224, 1000),
+    "resnet50": Architecture("resnet50", 224, 1000),
+    "inception_v3": Architecture("inception_v3", 299, 1000),
+    "resnet50-robust": Architecture("resnet50", 224, 1000),
+    "resnet18-places365": Architecture("resnet18", 224, 365),
+    "alexnet-places365": Architecture("alexnet", 224, 365),
+}
+
+
+def load_published(name: str, weights: str | Path | None) -> tuple[nn.Module, ClassifierSpec]:
+    """A published classifier, in evaluation mode on the CPU, and its facts.
+
+    Arguments and errors are those of ``load_classifier``.
+    """
+    architecture = PUBLISHED[name]
+    function = getattr(torchvision_models(), architecture.function)
+    options: dict[str, Any] = {"weights": None, "num_classes": architecture.num_classes}
+    if name == "inception_v3":
+        # As its published weights were trained: it brings ImageNet's normalisation to its own.
+        options |= {"transform_input": True, "init_weights": False}
+    labels: tuple[str, ...] = ()
+    if weights is not None and str(weights) == RANDOM:
+        module = _with_random_weights(function, options)
+        shown = f"{name}-random"
+    else:
+        path = _path(name, weights)
+        tensors_alone = CATALOGUE[name].tensors_alone
+        state, metadata = read_weights(path, tensors_alone=tensors_alone)
+        labels = tuple(read_labels(metadata, path))
+        with torch.device("meta"):
+            module = function(**options)
+        fill(module, state, f"a {name} in {path}")
+        shown = name if weights is None else path.stem
+    spec = ClassifierSpec(
+        name=shown,
+        size=architecture.size,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        labels=labels or _labels(architecture.num_classes),
+        fingerprint=fingerprint(module.state_dict()),
+    )
+    return module.eval().requires_grad_(False), spec
+
+
+def load_timm(name: str, weights: str | Path | None) -> tuple[nn.Module, ClassifierSpec]:
+    """Any classifier of timm, ``"timm:<name>"``, with its own size, mean and std.
+
+    Without ``weights`` timm fetches its own into its own cache. Arguments and errors are those of
+    ``load_classifier``.
+    """
+    try:
+        import timm
+    except ImportError:
+        raise UsageError(f"{name} needs timm: pip install timm") from None
+    bare = name.removeprefix(TIMM)
+    if not timm.is_model(bare):
+        raise UsageError(f"timm has no model {bare!r}: timm.list_models() lists them")
+    random = weights is not None and str(weights) == RANDOM
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module: nn.Module = timm.create_model(bare, pretrained=weights is None)
+    if weights is not None and not random:
+        path = Path(weights)
+        fill(module, read_weights(path)[0], f"a {bare} in {path}")
+    config = timm.data.resolve_model_data_config(module)
+    _, height, width = config["input_size"]
+    if height != width:
+        raise UsageError(f"{name} takes images of {height} x {width}; amfast makes square ones")
+    spec = ClassifierSpec(
+        name=f"{name}-random" if random else name,
+        size=height,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        labels=_labels(module.num_classes),  # type: ignore[arg-type]
+        fingerprint=fingerprint(module.state_dict()),
+    )
+    return module.eval().requires_grad_(False), spec
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Give ``module``, which may be on the meta device, the tensors of ``state`` as they are.
+
+    Batch norms' counters, which evaluation never reads, may be absent. Raises ``WeightsError``
+    listing the keys that are missing, unexpected, misshapen or not finite.
+    """
+    # A checkpoint of data-parallel features, as Places365's AlexNet, has the prefix within names.
+    given = {key.replace(".module.", "."): tensor for key, tensor in state.items()}
+    wanted = module.state_dict()
+    own = {k: torch.zeros(t.shape, dtype=t.dtype) for k, t in wanted.items() if _is_counter(k)}
+    given = {**own, **given}
+    problems = {
+        "missing": [k for k in wanted if k not in given],
+        "unexpected": [k for k in given if k not in wanted],
+        "misshapen": [
+            f"{k} {list(given[k].shape)} instead of {list(t.shape)}"
+            for k, t in wanted.items()
+            if k in given and given[k].shape != t.shape
+        ],
+        "not finite": [k for k, t in given.items() if not t.isfinite().all()],
+    }
+    found = "; ".join(f"{kind}: {', '.join(keys[:8])}" for kind, keys in problems.items() if keys)
+    if found:
+        raise WeightsError(f"these weights are not those of {what}: {found}")
+    module.load_state_dict({k: given[k].to(t.dtype) for k, t in wanted.items()}, assign=True)
+
+
+def _is_counter(key: str) -> bool:
+    return key.endswith("num_batches_tracked")
+
+
+def _with_random_weights(function: Any, options: dict[str, Any]) -> nn.Module:
+    """Seeded, by He's initialisation, under which no signal dies out."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module: nn.Module = function(**options)
+        for part in module.modules():
+            if isinstance(part, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+    return module
+
+
+def _path(name: str, weights: str | Path | None) -> Path:
+    if weights is not None:
+        return Path(weights)
+    from amfast.weights import store  # its HTTP libraries take a tenth of a second to import
+
+    return store.resolve(name)
+
+
+def _labels(num_classes: int) -> tuple[str, ...]:
+    """ImageNet's names for 1,000 classes, numbers for any other count."""
+    return imagenet_labels() if num_classes == CLASSES else tuple(map(str, range(num_classes)))
