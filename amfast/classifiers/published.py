@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def load_timm(name: str, weights: str | Path | None) -> tuple[nn.Module, Classif
     ``load_classifier``.
     """
     try:
-        import timm
+        timm: Any = import_module("timm")  # typed in part, and not for what is used here
     except ImportError:
         raise UsageError(f"{name} needs timm: pip install timm") from None
     bare = name.removeprefix(TIMM)
@@ -92,7 +93,13 @@ def load_timm(name: str, weights: str | Path | None) -> tuple[nn.Module, Classif
     random = weights is not None and str(weights) == RANDOM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        module: nn.Module = timm.create_model(bare, pretrained=weights is None)
+        try:
+            module: nn.Module = timm.create_model(bare, pretrained=weights is None)
+        except (OSError, RuntimeError, ValueError) as error:
+            said = (str(error).splitlines() or [""])[0]
+            raise WeightsError(
+                f"timm cannot give {bare}: {said}; a file of its weights does as well, or random"
+            ) from None
     if weights is not None and not random:
         path = Path(weights)
         fill(module, read_weights(path)[0], f"a {bare} in {path}")

@@ -103,7 +103,7 @@ VARIANTS = {
     "dtype": run("--dtype fp8", "dtype: ", "'fp32'", "given: 'fp8'"),
     "generator": run("--generator stylegan", "unknown generator 'stylegan'", "embedded"),
     "classifier": run("--classifier vgg", "unknown classifier 'vgg'", "embedded-unseen"),
-    "weights a folder": run("--weights folder", "cannot read weights from folder", code=1),
+    "weights a folder": run("--weights folder", "folder holds no model.safetensors", code=1),
     "output below a file": run("--outdir taken/a/b", "a file is in the way", code=1),
     "resume a file": run("--resume --outdir taken", "a file is in the way", code=1),
     "sample class": Case("sample --classes strar", 2, ("unknown class 'strar'", "star")),
