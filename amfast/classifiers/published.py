@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from amfast.classifiers.protocol import IMAGENET_MEAN, IMAGENET_STD, ClassifierSpec
 from amfast.errors import UsageError, WeightsError
 from amfast.fingerprint import fingerprint
+from amfast.generators.family import fill
 from amfast.imagenet import CLASSES, imagenet_labels, torchvision_models
 from amfast.weights.catalogue import CATALOGUE
-from amfast.weights.files import read_labels, read_weights
+from amfast.weights.files import RANDOM, read_labels, read_weights
 
-#: What ``weights`` says for seeded random ones, to try speed and plumbing.
-RANDOM = "random"
 TIMM = "timm:"
 
 
@@ -64,7 +63,7 @@ def load_published(name: str, weights: str | Path | None) -> tuple[nn.Module, Cl
         labels = tuple(read_labels(metadata, path))
         with torch.device("meta"):
             module = function(**options)
-        fill(module, state, f"a {name} in {path}")
+        _fill(module, state, f"the classifier {name}")
         shown = name if weights is None else path.stem
     spec = ClassifierSpec(
         name=shown,
@@ -101,8 +100,7 @@ def load_timm(name: str, weights: str | Path | None) -> tuple[nn.Module, Classif
                 f"timm cannot give {bare}: {said}; a file of its weights does as well, or random"
             ) from None
     if weights is not None and not random:
-        path = Path(weights)
-        fill(module, read_weights(path)[0], f"a {bare} in {path}")
+        _fill(module, read_weights(Path(weights))[0], f"the classifier {name}")
     config = timm.data.resolve_model_data_config(module)
     _, height, width = config["input_size"]
     if height != width:
@@ -118,35 +116,11 @@ def load_timm(name: str, weights: str | Path | None) -> tuple[nn.Module, Classif
     return module.eval().requires_grad_(False), spec
 
 
-def fill(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Give ``module``, which may be on the meta device, the tensors of ``state`` as they are.
-
-    Batch norms' counters, which evaluation never reads, may be absent. Raises ``WeightsError``
-    listing the keys that are missing, unexpected, misshapen or not finite.
-    """
+def _fill(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """``family.fill``, but for batch norms' counters, which evaluation never reads."""
     # A checkpoint of data-parallel features, as Places365's AlexNet, has the prefix within names.
     given = {key.replace(".module.", "."): tensor for key, tensor in state.items()}
-    wanted = module.state_dict()
-    own = {k: torch.zeros(t.shape, dtype=t.dtype) for k, t in wanted.items() if _is_counter(k)}
-    given = {**own, **given}
-    problems = {
-        "missing": [k for k in wanted if k not in given],
-        "unexpected": [k for k in given if k not in wanted],
-        "misshapen": [
-            f"{k} {list(given[k].shape)} instead of {list(t.shape)}"
-            for k, t in wanted.items()
-            if k in given and given[k].shape != t.shape
-        ],
-        "not finite": [k for k, t in given.items() if not t.isfinite().all()],
-    }
-    found = "; ".join(f"{kind}: {', '.join(keys[:8])}" for kind, keys in problems.items() if keys)
-    if found:
-        raise WeightsError(f"these weights are not those of {what}: {found}")
-    module.load_state_dict({k: given[k].to(t.dtype) for k, t in wanted.items()}, assign=True)
-
-
-def _is_counter(key: str) -> bool:
-    return key.endswith("num_batches_tracked")
+    fill(module, given, what, may_lack="num_batches_tracked")
 
 
 def _with_random_weights(function: Any, options: dict[str, Any]) -> nn.Module:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from amfast.errors import WeightsError
 from amfast.fingerprint import fingerprint
@@ -17,9 +17,10 @@ from amfast.generators.reference_deep import BigGANDeep
 
 #: The plain form of either family.
 Plain = TypeVar("Plain", BigGAN, BigGANDeep)
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
-def fill(model: Plain, state: Mapping[str, Tensor], what: str, *, may_lack: str = "") -> Plain:
+def fill(model: _Module, state: Mapping[str, Tensor], what: str, *, may_lack: str = "") -> _Module:
     """``model`` with the tensors of ``state``, in evaluation mode and asking for no gradients.
 
     It may be built on the meta device, which spares its own initialisation. Keys that end in
@@ -51,7 +52,7 @@ def fill(model: Plain, state: Mapping[str, Tensor], what: str, *, may_lack: str 
     # What may be absent is never read, so no two files differ by it.
     own = {k for k in wanted if may_lack and k.endswith(may_lack)}
     loaded = {
-        k: torch.ones(t.shape) if k in own else state[k].view_as(t).to(t.dtype)
+        k: torch.ones(t.shape, dtype=t.dtype) if k in own else state[k].view_as(t).to(t.dtype)
         for k, t in wanted.items()
     }
     model.load_state_dict(loaded, assign=True)

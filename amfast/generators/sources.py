@@ -27,10 +27,8 @@ from amfast.generators.biggan_deep import EMBEDDINGS_KEY, infer_deep_config, loa
 from amfast.generators.reference import BigGAN, BigGANConfig
 from amfast.generators.reference_deep import BigGANDeep, BigGANDeepConfig
 from amfast.imagenet import CLASSES, imagenet_labels
-from amfast.weights.files import read_labels, read_weights
+from amfast.weights.files import RANDOM, read_labels, read_weights
 
-#: What ``weights`` says for seeded random ones, to try speed and plumbing.
-RANDOM = "random"
 _DEEP_FILES = ("model.safetensors", "pytorch_model.bin")
 
 

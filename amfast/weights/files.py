@@ -20,6 +20,9 @@ from torch import Tensor
 from amfast.errors import WeightsError
 from amfast.weights.inert import load_tensors
 
+#: What ``weights`` says for seeded random ones, to try speed and plumbing.
+RANDOM = "random"
+
 #: Under which checkpoints keep the weights, beside an optimiser's state and the like.
 _CONTAINERS = ("state_dict", "model_state_dict", "model")
 

@@ -114,7 +114,7 @@ def test_files_that_do_not_fit(small: str, tmp_path: Path) -> None:
         ({first: None}, f"missing: {first}"),
     ):
         torch.save({k: v for k, v in {**good, **change}.items() if v is not None}, path)
-        with pytest.raises(WeightsError, match=f"are not those of a alexnet.*{sentence}"):
+        with pytest.raises(WeightsError, match=f"do not fit the classifier alexnet.*{sentence}"):
             load(small, weights=path)
 
 
@@ -123,14 +123,14 @@ def test_checkpoints_of_another_age() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     whole = {k: torch.rand(t.shape) for k, t in network.state_dict().items()}
     whole.pop("1.num_batches_tracked")
-    published.fill(network, whole, "a network")
+    published._fill(network, whole, "a network")
     assert torch.equal(network[0].weight, whole["0.weight"])
     nested = nn.ModuleDict({"features": nn.Sequential(nn.Conv2d(3, 4, 1))})
     prefixed = {
         "features.module.0.weight": torch.rand(4, 3, 1, 1),
         "features.module.0.bias": torch.rand(4),
     }
-    published.fill(nested, prefixed, "a network")
+    published._fill(nested, prefixed, "a network")
     assert torch.equal(nested["features"][0].bias, prefixed["features.module.0.bias"])  # type: ignore[index]
 
 
