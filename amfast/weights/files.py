@@ -26,6 +26,10 @@ RANDOM = "random"
 #: Under which checkpoints keep the weights, beside an optimiser's state and the like.
 _CONTAINERS = ("state_dict", "model_state_dict", "model")
 
+#: What a safetensors file has from its fifth byte: the end of a 64-bit length, of which the first
+#: bytes may be any, and the brace of its header.
+_HEADER = b"\0\0\0\0{"
+
 #: Where robust training keeps the classifier, beside an attacker and a normaliser.
 _ROBUST = "module.model."
 
@@ -52,7 +56,8 @@ def read_weights(
             if member is not None:
                 with _extracted(file, member, path) as inner:
                     return _read_pickled(inner, path, tensors_alone), {}
-            if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
+            pickled = head[:4] == b"PK\x03\x04" or head[:1] == b"\x80"
+            if pickled and head[4:] != _HEADER:
                 return _read_pickled(file, path, tensors_alone), {}
     except OSError as error:
         raise WeightsError(f"cannot read weights from {path}: {error.strerror or error}") from None

@@ -346,3 +346,14 @@ def test_damaged_zip(archive):
         archive.write_bytes(damaged)
         with pytest.raises(WeightsError, match="truncated or damaged"):
             read_weights(archive, member="138k/G_ema.pth")
+
+
+def test_a_header_of_any_length_is_a_header(tmp_path: Path) -> None:
+    """Its length begins the file, and may begin with the byte that begins a pickle."""
+    first = set()
+    for filler in range(0, 256, 8):
+        path = tmp_path / "w.safetensors"
+        save_file(STATE, path, {"filler": "x" * filler})
+        first.add(path.read_bytes()[0])
+        assert_is_state(read_weights(path)[0])
+    assert 0x80 in first

@@ -20,8 +20,6 @@ from safetensors.torch import save_file
 
 from amfast.errors import UsageError, WeightsError
 from amfast.fingerprint import fingerprint
-from amfast.generators.biggan import infer_config
-from amfast.generators.reference import BigGAN, BigGANConfig
 from amfast.weights import store
 from amfast.weights.catalogue import CATALOGUE, Entry, RemoteFile
 from amfast.weights.download import Patience, Transfer
@@ -30,14 +28,6 @@ from tests.command import REPOSITORY, listing
 from tests.weights.conftest import HASTY, saved, sha256, small_state
 
 BODY = saved(small_state())
-#: The real one, of which this suite makes the tensors only here.
-BIGGAN_128 = BigGANConfig(
-    (1536, 1536, 768, 384, 192, 96),
-    attention_block=3,
-    num_classes=1000,
-    norm_eps=1e-5,
-    spectral_eps=1e-6,
-)
 FINAL = ["downloads/toy/toy.pth", "toy.json", "toy.safetensors"]
 
 
@@ -495,26 +485,6 @@ def test_two_files(home, server, deep):
 def test_wrong_configuration(home, deep, config, said):
     deep(config)
     refused(home, "gave is not toy: ", said)
-
-
-def test_full_width_biggan_round_trips(home, server, enter):
-    """biggan-128 as its file is: 70,433,988 parameters, saved, cut on the way, checked, loaded."""
-    with torch.device("meta"):
-        shapes = BigGAN(BIGGAN_128).state_dict()
-    stream = torch.Generator().manual_seed(0)
-    state = {k: torch.rand(v.shape, generator=stream) for k, v in shapes.items()}
-    packed = BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("138k/G_ema.pth", saved(state))
-    body = packed.getvalue()
-    url = server.put("toy", body, cut_at=len(body) // 2)
-    enter(url, digest=sha256(body), member="138k/G_ema.pth", norm_eps=1e-5, spectral_eps=1e-6)
-    found, metadata = read_safetensors(store.fetch("toy", patience=HASTY))
-    assert len(server.log) == 2 and server.log[1][1] is not None
-    eps = {key: float(metadata[key]) for key in ("norm_eps", "spectral_eps")}
-    assert infer_config(found, **eps) == BIGGAN_128
-    assert found.keys() == state.keys()
-    assert all(torch.equal(found[key], state[key]) for key in state)
 
 
 def test_unknown_name():
