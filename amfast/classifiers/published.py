@@ -20,6 +20,7 @@ from amfast.weights.catalogue import CATALOGUE
 from amfast.weights.files import RANDOM, read_labels, read_weights
 
 TIMM = "timm:"
+PLACES = 365
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ PUBLISHED = {
     "resnet50": Architecture("resnet50", 224, 1000),
     "inception_v3": Architecture("inception_v3", 299, 1000),
     "resnet50-robust": Architecture("resnet50", 224, 1000),
-    "resnet18-places365": Architecture("resnet18", 224, 365),
-    "alexnet-places365": Architecture("alexnet", 224, 365),
+    "resnet18-places365": Architecture("resnet18", 224, PLACES),
+    "alexnet-places365": Architecture("alexnet", 224, PLACES),
 }
 
 
@@ -143,5 +144,9 @@ def _path(name: str, weights: str | Path | None) -> Path:
 
 
 def _labels(num_classes: int) -> tuple[str, ...]:
-    """ImageNet's names for 1,000 classes, numbers for any other count."""
-    return imagenet_labels() if num_classes == CLASSES else tuple(map(str, range(num_classes)))
+    """ImageNet's names for 1,000 classes, Places365's for 365, numbers for any other count."""
+    if num_classes == CLASSES:
+        return imagenet_labels()
+    if num_classes == PLACES:
+        return tuple(Path(__file__).with_name("places365.txt").read_text("utf-8").split())
+    return tuple(map(str, range(num_classes)))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 import torch
+import torchvision.datasets
 import torchvision.models
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -52,6 +54,14 @@ def test_logits_are_torchvisions(name: str) -> None:
     torch.testing.assert_close(found / scale, wanted / scale, rtol=0, atol=1e-5)
     assert judge.spec.labels == imagenet_labels() and judge.spec.name == f"{name}-random"
     assert size == (299 if name == "inception_v3" else 224)
+
+
+def test_the_names_of_places365_are_those_of_its_list() -> None:
+    """Laid out as the data set's own list, they have the hash that torchvision holds it to."""
+    judge = load("resnet18-places365", weights="random")
+    lines = [f"/{name[0]}/{name} {number}" for number, name in enumerate(judge.spec.labels)]
+    found = hashlib.md5("\n".join(lines).encode(), usedforsecurity=False).hexdigest()
+    assert found == torchvision.datasets.Places365._CATEGORIES_META[1]
 
 
 def test_every_published_classifier_can_be_fetched() -> None:
