@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from amfast.api import rows_by_name
 from amfast.classes import select_classes
 from amfast.errors import UsageError
 from amfast.generators import Generator
@@ -25,10 +26,12 @@ def sample_grid(
     latents = evaluation_latents(
         count, generator.spec.latent_dim, seed, generator.class_embeddings.device
     )
-    own = dict(zip(labels, generator.class_embeddings, strict=True))
+    table = generator.class_embeddings
     if source is None:
-        names = [labels[i] for i in select_classes(classes, labels)]
-        rows = [PictureRow(name, [sample_images(generator, own[name], latents)]) for name in names]
+        rows = [
+            PictureRow(labels[i], [sample_images(generator, table[i], latents)])
+            for i in select_classes(classes, labels)
+        ]
         return side_by_side(["class embedding as trained"], rows)
 
     file = read_embeddings(
@@ -47,12 +50,13 @@ def sample_grid(
     lacking = [known[i] for i in wanted if i not in by_class]
     if lacking or not by_class:
         raise UsageError(f"{source} holds no embedding of {', '.join(lacking) or 'any class'}")
+    own = rows_by_name(labels, dict(enumerate(known)))
     trials = sorted({trial for of_class in by_class.values() for trial in of_class})
     rows = []
     for class_id in wanted:
         found = [by_class[class_id].get(trial) for trial in trials]
         vectors = [
-            own.get(known[class_id]),
+            table[own[class_id]] if class_id in own else None,
             *(None if r is None else file.embeddings[r] for r in found),
         ]
         shown = [None if v is None else sample_images(generator, v, latents) for v in vectors]
