@@ -20,6 +20,7 @@ from amfast.optimize.initializers import METHODS, MethodName, initial_embeddings
 from amfast.optimize.memory import images_per_pass, plan_passes
 from amfast.optimize.objective import TargetLogProb
 from amfast.optimize.precision import initial_loss_scale
+from amfast.optimize.profile import PROFILES, ProfileName
 from amfast.optimize.slots import Slots
 from amfast.optimize.stopping import parse_stop
 from amfast.optimize.trials import Trial, plan_trials
@@ -83,9 +84,11 @@ def optimize(
     *,
     classes: str | int | Sequence[int | str] = "all",
     method: MethodName = "am-l",
-    trials: int = 5,
+    profile: ProfileName = "paper",
+    noise_layer: bool = False,
+    trials: int | None = None,
     steps: int = 200,
-    latents: int = 20,
+    latents: int | None = None,
     steps_per_latents: int = 20,
     stop: str = "none",
     lr: float | None = None,
@@ -105,7 +108,10 @@ def optimize(
 
     ``classes`` are ids or names of the classifier's labels, or a selection such as ``"0-3,star"``.
     A bare ``nn.Module`` classifier is wrapped for 224-pixel inputs with ImageNet's mean and std, in
-    the generator's precision; use ``amfast.wrap_module`` for others. ``batch_embeddings`` trials
+    the generator's precision; use ``amfast.wrap_module`` for others. ``profile`` is ``"paper"`` or
+    ``"biggan-am"``, the behaviour of the authors' released code (docs/profiles.md); ``trials`` (5
+    or 3), ``latents`` (20 or 10) and ``lr`` default to its own. ``noise_layer`` learns a linear map
+    of each trial's latents beside its embedding. ``batch_embeddings`` trials
     are optimised together, and at most ``microbatch`` images are in one pass. ``stop`` ends a trial
     early by its own history: ``"plateau"`` or ``"prob=P"``. ``compile`` puts the classifier under
     ``torch.compile`` and, on CUDA, the step into a CUDA graph; ``"auto"`` does so on CUDA alone.
@@ -131,6 +137,8 @@ def optimize(
         classifier=classifier.spec.name,
         classes=select_classes(classes, classifier.spec.labels),
         method=method,
+        profile=profile,
+        noise_layer=noise_layer,
         trials=trials,
         steps=steps,
         latents=latents,
@@ -152,7 +160,7 @@ def optimize(
 
 def engine_settings(generator: Generator, classifier: Classifier, config: RunConfig) -> Settings:
     """The engine's numbers for a run on this generator's device."""
-    objective = TargetLogProb(classifier)
+    objective, profile = objective_for(classifier, config), PROFILES[config.profile]
     return Settings(
         learning_rate=config.lr,
         latents=config.latents,
@@ -164,7 +172,19 @@ def engine_settings(generator: Generator, classifier: Classifier, config: RunCon
         loss_scale=initial_loss_scale(generator, classifier),
         graph=config.compile,
         keep_shape=device_of(generator).type == "cuda",
+        weight_decay=profile.weight_decay,
+        clamp_in_graph=profile.clamp_in_graph,
+        shared_latents=profile.shared_latents,
+        noise_layer=config.noise_layer,
     )
+
+
+def objective_for(classifier: Classifier, config: RunConfig) -> TargetLogProb:
+    """What the trials of a run maximise, with the images brought to it as its profile does.
+
+    Scores are not taken with it: they judge every profile's embeddings alike.
+    """
+    return TargetLogProb(classifier, PROFILES[config.profile].classifier_input(classifier.spec))
 
 
 def own_rows(generator: Generator, classifier: Classifier) -> dict[int, int]:
@@ -208,12 +228,13 @@ def run_trials(
     if config.compile == "on" or (config.compile == "auto" and table.is_cuda):
         together = min(settings.slots, len(trials))
         passes = plan_passes(together, settings.latents, settings.images_per_pass)
+        required, size = config.compile == "on", objective_for(classifier, config).input_spec.size
         classifier = compiled_for(
-            classifier, passes, table.device, required=config.compile == "on", on_note=on_note
+            classifier, passes, table.device, size=size, required=required, on_note=on_note
         )
     return optimize_trials(
         generator,
-        TargetLogProb(classifier),
+        objective_for(classifier, config),
         trials,
         lambda fresh: initial_embeddings(METHODS[config.method], table, rows, fresh),
         settings,

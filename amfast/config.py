@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from amfast.errors import UsageError
 from amfast.optimize.initializers import METHODS, MethodName
+from amfast.optimize.profile import PROFILES, ProfileName
 from amfast.optimize.stopping import parse_stop
 
 DtypeName = Literal["auto", "fp32", "bf16", "fp16"]
@@ -20,18 +22,21 @@ CompileMode = Literal["auto", "on", "off"]
 #: The bound is far above any use; beyond it lie overflows and endless loops.
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 _Config = TypeVar("_Config", bound=BaseModel)
+_Named = TypeVar("_Named")
 
 
 class RunConfig(BaseModel):
     """What decides a run's result. Two runs with equal configurations are the same run.
 
-    ``classes`` are ids of the classifier's labels. ``lr`` defaults to the method's own: 0.01 for
-    AM-S, 0.1 for AM-L (paper, section 2). ``stop`` names a rule of ``amfast.optimize.stopping``.
-    ``microbatch`` bounds the images in one pass; None lets the device decide. ``compile``: the
-    classifier under ``torch.compile`` and, on CUDA, the step as a CUDA graph; ``"auto"`` does so on
-    CUDA alone. ``weights`` is the generator's file where it is not its own, or ``"random"``.
-    ``classifier_weights`` likewise. ``truncation``, ``truncation_stats`` and ``eps`` are those of
-    ``load_generator``.
+    ``classes`` are ids of the classifier's labels. ``profile`` names a reading of the method
+    (``amfast.optimize.profile``): ``trials``, ``latents`` and ``lr`` default to its own, ``lr`` in
+    the paper's to 0.01 for AM-S and 0.1 for AM-L (section 2). ``noise_layer`` learns a linear map
+    of the latents beside the embedding, which alone is kept. ``stop`` names a rule of
+    ``amfast.optimize.stopping``. ``microbatch`` bounds the images in one pass; None lets the device
+    decide. ``compile``: the classifier under ``torch.compile`` and, on CUDA, the step as a CUDA
+    graph; ``"auto"`` does so on CUDA alone. ``weights`` is the generator's file where it is not its
+    own, or ``"random"``. ``classifier_weights`` likewise. ``truncation``, ``truncation_stats`` and
+    ``eps`` are those of ``load_generator``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,9 +50,11 @@ class RunConfig(BaseModel):
     classifier_weights: str | None = None
     classes: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     method: MethodName = "am-l"
-    trials: Annotated[int, Field(ge=1, le=10_000)] = 5
+    profile: ProfileName = "paper"
+    noise_layer: bool = False
+    trials: Annotated[int, Field(ge=1, le=10_000)]
     steps: Count = 200
-    latents: Count = 20
+    latents: Count
     steps_per_latents: Count = 20
     stop: str = "none"
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -66,14 +73,20 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_lr(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("lr") is None:
-            name = values.get("method", "am-l")
-            method = METHODS[
-                name if name in tuple(METHODS) else "am-l"
-            ]  # a bad name fails by itself
-            return {**values, "lr": method.learning_rate}
-        return values
+    def _profile_defaults(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        # A name that is in neither table fails by itself.
+        profile = _named(PROFILES, values.get("profile"), "paper")
+        method = _named(METHODS, values.get("method"), "am-l")
+        defaults = {
+            "trials": profile.trials,
+            "latents": profile.latents,
+            "lr": profile.learning_rate or method.learning_rate,
+        }
+        given = {name: value for name, value in values.items() if value is not None}
+        missing = {name: value for name, value in defaults.items() if name not in given}
+        return {**values, **missing}
 
 
 class SampleConfig(BaseModel):
@@ -88,6 +101,10 @@ class SampleConfig(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: str = "auto"
     dtype: DtypeName = "auto"
+
+
+def _named(table: Mapping[Any, _Named], name: object, default: str) -> _Named:
+    return table[name if isinstance(name, str) and name in table else default]
 
 
 def make_config(**values: Any) -> RunConfig:

@@ -14,6 +14,13 @@ def test_the_papers_numbers_are_the_defaults() -> None:
     assert make_config(classes=(0,), method="am-s", lr=0.5).lr == 0.5
 
 
+def test_a_profile_has_its_own_defaults() -> None:
+    config = make_config(classes=(0,), profile="biggan-am", method="am-s", trials=None)
+    assert (config.lr, config.trials, config.latents, config.steps) == (0.1, 3, 10, 200)
+    config = make_config(classes=(0,), profile="biggan-am", lr=0.02, trials=2, latents=7)
+    assert (config.lr, config.trials, config.latents) == (0.02, 2, 7)
+
+
 def test_json_round_trip() -> None:
     config = make_config(classes=(3, 1), microbatch=7, weights="x.safetensors")
     assert RunConfig.model_validate_json(config.model_dump_json()) == config
@@ -35,6 +42,8 @@ def test_json_round_trip() -> None:
         ({"seed": -1}, "seed: "),
         ({"seed": 2**63}, "seed: "),
         ({"method": "am-x"}, "method: .*am-s.*am-l"),
+        ({"profile": "released"}, "profile: .*paper.*biggan-am"),
+        ({"profile": ["paper"]}, "profile: "),
         ({"dtype": "fp8"}, "dtype: .*fp32"),
         ({"nonsense": 1}, "nonsense: "),
         ({"trials": 0, "steps": 0}, "trials: .*; steps: "),

@@ -44,9 +44,19 @@ def run(
     classifier: options.Classifier = "embedded",
     classifier_weights: options.ClassifierWeights = None,
     method: Annotated[str, typer.Option(help="am-s (own embedding) or am-l (mean).")] = "am-l",
-    trials: Annotated[int, typer.Option(help="Trials for each class.")] = 5,
+    profile: Annotated[
+        str, typer.Option(help="paper, or biggan-am: as the authors' released code behaves.")
+    ] = "paper",
+    noise_layer: Annotated[
+        bool, typer.Option("--noise-layer", help="Learn a linear map of the latents as well.")
+    ] = False,
+    trials: Annotated[
+        int | None, typer.Option(help="Trials for each class: 5, or 3 with biggan-am.")
+    ] = None,
     steps: Annotated[int, typer.Option(help="Adam steps of a trial.")] = 200,
-    latents: Annotated[int, typer.Option(help="Latents in a step.")] = 20,
+    latents: Annotated[
+        int | None, typer.Option(help="Latents in a step: 20, or 10 with biggan-am.")
+    ] = None,
     steps_per_latents: Annotated[int, typer.Option(help="Steps before new latents.")] = 20,
     stop: Annotated[
         str, typer.Option(help="End a trial early: none, plateau, or prob=P with P in (0, 1].")
@@ -86,6 +96,8 @@ def run(
         classifier=classifier,
         classifier_weights=None if classifier_weights is None else str(classifier_weights),
         method=method,
+        profile=profile,
+        noise_layer=noise_layer,
         trials=trials,
         steps=steps,
         latents=latents,

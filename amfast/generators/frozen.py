@@ -161,7 +161,6 @@ class FrozenNetwork(nn.Module):
     def device(self) -> torch.device:
         return self.output_scale.device
 
-    @torch.no_grad()
     def prepare_latents(self, latents: Tensor) -> PreparedLatents:
         """Latents ``[T, Z, D]`` -> their part of the first map and of every scale and shift."""
         latents = latents.to(self.norm_on_latent.dtype)

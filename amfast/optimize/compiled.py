@@ -17,11 +17,13 @@ def compiled_for(
     passes: Sequence[Pass],
     device: torch.device,
     *,
+    size: int | None = None,
     required: bool,
     on_note: Callable[[str], None],
 ) -> Classifier:
     """The classifier compiled for ``passes``, forward and input gradient.
 
+    For inputs of ``size`` pixels a side, by default those of its spec.
     The first of them is tried in the thread that will run it: what is compiled holds for as many of
     torch's threads as it saw.
     Where that fails, for want of a compiler, say, the classifier itself with a note; ``UsageError``
@@ -29,7 +31,7 @@ def compiled_for(
     """
     if not isinstance(classifier, ModuleClassifier):
         return classifier
-    size, faster = classifier.spec.size, classifier.compiled()
+    size, faster = size or classifier.spec.size, classifier.compiled()
     first = passes[0]
     images = first.trials.stop * first.latents.stop
 

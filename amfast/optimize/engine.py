@@ -16,6 +16,7 @@ from torch import Tensor
 
 from amfast.generators.protocol import Generator
 from amfast.optimize.cuda_graph import GraphedStep, GraphMode
+from amfast.optimize.noise_layer import initial_noise_layers
 from amfast.optimize.objective import Objective
 from amfast.optimize.slots import Slots
 from amfast.optimize.step import Step, StepSettings
@@ -110,7 +111,13 @@ def optimize_trials(
     slots and goes on from there. ``on_progress`` is called at intervals, never between a step's
     kernels; ``on_note`` with sentences that a user should know of, such as a smaller pass.
     """
-    none = Slots.begin([], generator.class_embeddings[:0], settings.steps)
+
+    def begin(fresh: Sequence[Trial], start: Tensor) -> Slots:
+        latent_dim = generator.spec.latent_dim
+        layers = initial_noise_layers(fresh, latent_dim) if settings.noise_layer else None
+        return Slots.begin(fresh, start, settings.steps, settings.loss_scale, layers)
+
+    none = begin([], generator.class_embeddings[:0])
     slots = stopped.only(trials).to(none.start.device) if stopped else none
     waiting = deque(trial for trial in trials if trial not in slots.trials)
     device = slots.start.device
@@ -121,9 +128,7 @@ def optimize_trials(
         while slots.trials or waiting:
             free = max(0, settings.slots - len(slots.trials))
             if fresh := [waiting.popleft() for _ in range(min(free, len(waiting)))]:
-                start = start_of(fresh)
-                begun = Slots.begin(fresh, start, settings.steps, settings.loss_scale)
-                slots = slots.joined(begun)
+                slots = slots.joined(begin(fresh, start_of(fresh)))
             if slots.step.any():
                 on_resample(slots)
             rows = range(len(slots.trials))
@@ -136,7 +141,10 @@ def optimize_trials(
                 if count == together or device.type == "cpu":  # reading waits for the device
                     on_progress(Progress.of(plain.slots.rows(rows)))
             there = plain.slots.to(torch.device("cpu"))
-            results = {row: _result(there, row, settings) for row in rows}
+            found = there.embeddings
+            if settings.clamp_in_graph:
+                found = found.clamp(*generator.spec.clip_range)
+            results = {row: _result(there, found[row], row, settings) for row in rows}
             yield from (result for result in results.values() if result)
             slots = plain.slots.rows([row for row, result in results.items() if not result])
 
@@ -148,7 +156,7 @@ def _steps_to_go(done: int, settings: Settings) -> int:
     )
 
 
-def _result(slots: Slots, row: int, settings: Settings) -> TrialResult | None:
+def _result(slots: Slots, embedding: Tensor, row: int, settings: Settings) -> TrialResult | None:
     """What became of a trial, None while it goes on; ``slots`` are on the CPU."""
     step, history = int(slots.step[row]), slots.history[row]
     failed_at = stopped_at = None
@@ -162,7 +170,7 @@ def _result(slots: Slots, row: int, settings: Settings) -> TrialResult | None:
     return TrialResult(
         slots.trials[row],
         slots.start[row].clone(),
-        slots.embeddings[row].clone(),
+        embedding.clone(),
         history.clone(),
         failed_at,
         stopped_at,

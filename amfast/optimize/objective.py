@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amfast.classifiers.protocol import Classifier, to_classifier_input
+from amfast.classifiers.protocol import Classifier, ClassifierSpec, to_classifier_input
 from amfast.generators.protocol import Generator, PreTanhGenerator
 from amfast.ops import target_log_prob, target_log_prob_and_top1
 from amfast.ops.resize_to_classifier import ImageInput
@@ -21,11 +21,13 @@ class TargetLogProb:
     """Images ``[N, 3, H, W]`` in [-1, 1] and targets ``[N]`` -> log-probabilities ``[N]``.
 
     In float32. With ``input="pre_tanh"`` the images are the tanh of what is given. The classifier
-    gets its inputs in the precision that it names by an attribute ``dtype``, otherwise in fp32.
+    gets its inputs in the precision that it names by an attribute ``dtype``, otherwise in fp32,
+    and brought to it as ``input_spec`` says, by default its own spec.
     """
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, input_spec: ClassifierSpec | None = None) -> None:
         self.classifier = classifier
+        self.input_spec = input_spec or classifier.spec
 
     def __call__(self, images: Tensor, targets: Tensor, input: ImageInput = "image") -> Tensor:
         return target_log_prob(self._logits(images, input), targets).float()
@@ -36,7 +38,7 @@ class TargetLogProb:
 
     def _logits(self, images: Tensor, input: ImageInput) -> Tensor:
         dtype = getattr(self.classifier, "dtype", torch.float32)
-        inputs = to_classifier_input(images, self.classifier.spec, input=input, dtype=dtype)
+        inputs = to_classifier_input(images, self.input_spec, input=input, dtype=dtype)
         return self.classifier(inputs)
 
 

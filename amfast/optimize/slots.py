@@ -17,9 +17,9 @@ class Slots:
 
     trials: tuple[Trial, ...]
     start: Tensor  # [T, E]
-    embeddings: Tensor  # [T, E]
-    adam_mean: Tensor  # [T, E]
-    adam_square: Tensor  # [T, E]
+    variables: Tensor  # [T, V]: the embedding and, where a noise layer is learned too, its numbers
+    adam_mean: Tensor  # [T, V]
+    adam_square: Tensor  # [T, V]
     adam_steps: Tensor  # [T] int64: updates made
     loss_scale: Tensor  # [T] fp32, a power of two
     active: Tensor  # [T] bool: false for a trial that failed
@@ -27,21 +27,38 @@ class Slots:
     history: Tensor  # [T, steps, 2] fp32, NaN where nothing is known
 
     @staticmethod
-    def begin(trials: Sequence[Trial], start: Tensor, steps: int, loss_scale: float = 1.0) -> Slots:
-        """Trials before their first step; ``start`` ``[T, E]`` has a row for each."""
+    def begin(
+        trials: Sequence[Trial],
+        start: Tensor,
+        steps: int,
+        loss_scale: float = 1.0,
+        noise_layers: Tensor | None = None,
+    ) -> Slots:
+        """Trials before their first step; ``start`` ``[T, E]`` has a row for each.
+
+        So has ``noise_layers`` ``[T, V - E]``, if they are learned too.
+        """
         count, device = len(trials), start.device
+        variables = start.clone()
+        if noise_layers is not None:
+            variables = torch.cat([start, noise_layers.to(start)], dim=1)
         return Slots(
             trials=tuple(trials),
             start=start,
-            embeddings=start.clone(),
-            adam_mean=torch.zeros_like(start),
-            adam_square=torch.zeros_like(start),
+            variables=variables,
+            adam_mean=torch.zeros_like(variables),
+            adam_square=torch.zeros_like(variables),
             adam_steps=torch.zeros(count, dtype=torch.int64, device=device),
             loss_scale=torch.full((count,), loss_scale, device=device),
             active=torch.ones(count, dtype=torch.bool, device=device),
             step=torch.zeros(count, dtype=torch.int64, device=device),
             history=torch.full((count, steps, 2), torch.nan, device=device),
         )
+
+    @property
+    def embeddings(self) -> Tensor:
+        """``[T, E]``, a view."""
+        return self.variables[:, : self.start.shape[1]]
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by its name; each has a row for every trial."""

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from amfast.generators.protocol import Generator
 from amfast.optimize.memory import Pass, out_of_memory, plan_passes
+from amfast.optimize.noise_layer import apply_noise_layers
 from amfast.optimize.objective import Objective, evaluate
 from amfast.optimize.parallel import Map, side_by_side
 from amfast.optimize.slots import Slots
-from amfast.optimize.trials import draw_latents
+from amfast.optimize.trials import draw_latents, draw_shared_latents
 from amfast.optimize.update import Update
 
 
 @dataclass(frozen=True)
 class StepSettings:
-    """The numbers of a step (paper, section 2)."""
+    """The numbers of a step (paper, section 2).
+
+    ``weight_decay``, ``clamp_in_graph`` and ``shared_latents`` are those of ``Profile``.
+    ``noise_layer`` learns a linear map of the latents beside the embedding.
+    """
 
     learning_rate: float
     latents: int
     steps_per_latents: int
     images_per_pass: int
+    weight_decay: float = 0.0
+    clamp_in_graph: bool = False
+    shared_latents: bool = False
+    noise_layer: bool = False
 
 
 class Step:
@@ -49,6 +60,7 @@ class Step:
         self.images_per_pass = settings.images_per_pass
         self.slots = Slots.begin([], generator.class_embeddings[:0], 0)
         self._latents: Tensor  # [T, Z, D]
+        self._prepared: list[Any]  # by pass
         self._targets: Tensor  # [T, Z]
         self._stack = ExitStack()
 
@@ -70,13 +82,7 @@ class Step:
 
     def place(self, slots: Slots) -> bool:
         """The same without ``prepare``; true if the slots' tensors have a new place."""
-        latents = draw_latents(
-            slots.trials,
-            [step // self.settings.steps_per_latents for step in slots.step.tolist()],
-            self.settings.latents,
-            self.generator.spec.latent_dim,
-            slots.start.device,
-        )
+        latents = self._draw(slots)
         targets = torch.tensor([t.class_id for t in slots.trials], device=latents.device)
         targets = targets[:, None].expand(-1, self.settings.latents)
         if len(self.slots.trials) == len(slots.trials):
@@ -92,11 +98,27 @@ class Step:
         self._update = Update(
             slots.history.shape[1],
             self.settings.learning_rate,
-            self.generator.spec.clip_range,
-            slots.embeddings,
+            self._bounds(slots),
+            self.settings.weight_decay,
         )
         self._plan()
         return True
+
+    def _draw(self, slots: Slots) -> Tensor:
+        resamples = [step // self.settings.steps_per_latents for step in slots.step.tolist()]
+        dim, device = self.generator.spec.latent_dim, slots.start.device
+        if self.settings.shared_latents:
+            seed = slots.trials[0].seed
+            return draw_shared_latents(seed, resamples, self.settings.latents, dim, device)
+        return draw_latents(slots.trials, resamples, self.settings.latents, dim, device)
+
+    def _bounds(self, slots: Slots) -> tuple[Tensor, Tensor]:
+        """Of the projection, ``[V]`` each: an embedding's, and none for a noise layer."""
+        count, embedding_dim = slots.variables.shape[1], slots.start.shape[1]
+        least, most = slots.variables.new_tensor([-math.inf, math.inf])[:, None].repeat(1, count)
+        if not self.settings.clamp_in_graph:
+            least[:embedding_dim], most[:embedding_dim] = self.generator.spec.clip_range
+        return least, most
 
     def _plan(self) -> None:
         count, latents = len(self.slots.trials), self.settings.latents
@@ -108,10 +130,15 @@ class Step:
         )
 
     def prepare(self) -> None:
-        """What depends on the latents alone, once for all the steps that use them."""
-        self._prepared = [
-            self.generator.prepare_latents(self._latents[p.trials, p.latents]) for p in self._passes
-        ]
+        """What depends on the latents alone, once for all the steps that use them.
+
+        With a noise layer that is nothing.
+        """
+        drawn = [self._latents[part.trials, part.latents] for part in self._passes]
+        if self.settings.noise_layer:
+            self._prepared = drawn
+        else:
+            self._prepared = [self.generator.prepare_latents(latents) for latents in drawn]
 
     def __call__(self) -> None:
         while True:
@@ -145,7 +172,7 @@ class Step:
         self.prepare()
 
     def ascend(self) -> tuple[Tensor, Tensor]:
-        """Log-probabilities ``[T, Z]`` and the gradient ``[T, E]`` of their mean over the latents.
+        """Log-probabilities ``[T, Z]`` and the gradient ``[T, V]`` of their mean over the latents.
 
         The slots are only read, so a step that runs out of memory here can be made again.
         """
@@ -155,17 +182,23 @@ class Step:
         if len(done) == 1:
             return done[0]
         log_prob = torch.empty(self._targets.shape, device=self._targets.device)
-        gradient = torch.zeros_like(self.slots.embeddings)
-        for part, (rows, d_embeddings) in zip(self._passes, done, strict=True):
+        gradient = torch.zeros_like(self.slots.variables)
+        for part, (rows, d_variables) in zip(self._passes, done, strict=True):
             log_prob[part.trials, part.latents] = rows
-            gradient[part.trials] += d_embeddings
+            gradient[part.trials] += d_variables
         return log_prob, gradient
 
-    def _run_pass(self, item: tuple[Pass, object]) -> tuple[Tensor, Tensor]:
+    def _run_pass(self, item: tuple[Pass, Any]) -> tuple[Tensor, Tensor]:
         part, prepared = item
-        leaf = self.slots.embeddings[part.trials].requires_grad_()
+        leaf = self.slots.variables[part.trials].requires_grad_()
+        embeddings = leaf[:, : self.slots.start.shape[1]]
+        if self.settings.clamp_in_graph:
+            embeddings = embeddings.clamp(*self.generator.spec.clip_range)
+        if self.settings.noise_layer:
+            layers = leaf[:, self.slots.start.shape[1] :]
+            prepared = self.generator.prepare_latents(apply_noise_layers(layers, prepared))
         targets = self._targets[part.trials, part.latents]
-        rows = evaluate(self.objective, self.generator, leaf, prepared, targets.flatten())
+        rows = evaluate(self.objective, self.generator, embeddings, prepared, targets.flatten())
         rows = rows.view_as(targets)
         # Each trial's part of the gradient is scaled for itself: no trial can push another's out
         # of a 16-bit format's range. The scales are powers of two, so dividing them out is exact.

@@ -47,3 +47,16 @@ def draw_latents(
         for trial, resample in zip(trials, resamples, strict=True)
     ]
     return torch.stack(rows).to(device, non_blocking=True)
+
+
+def draw_shared_latents(
+    seed: int, resamples: Sequence[int], count: int, latent_dim: int, device: torch.device
+) -> Tensor:
+    """The same, but every trial sees the latents of one stream, as in the released code.
+
+    Those of resample r are the r-th ``torch.randn(count, latent_dim)``, counted from zero, after
+    ``torch.manual_seed(seed)``.
+    """
+    stream = torch.Generator().manual_seed(seed)
+    drawn = [torch.randn(count, latent_dim, generator=stream) for _ in range(max(resamples) + 1)]
+    return torch.stack([drawn[resample] for resample in resamples]).to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""What a step does to the embeddings: Adam row by row, the clip, and the finite check."""
+"""What a step does to what is learned: Adam row by row, the clip, and the finite check."""
 
 from __future__ import annotations
 
@@ -15,41 +15,51 @@ _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
 class Update:
     """Advances every row by one step, in place.
 
-    Adam with its default betas and eps and no decay (Kingma and Ba, ICLR 2015, algorithm 1),
-    ascending, then the projection to ``clip_range`` (paper, section 2).
+    Adam with its default betas and eps (Kingma and Ba, ICLR 2015, algorithm 1), ascending, then
+    the projection to ``bounds`` (paper, section 2). ``weight_decay`` times a variable is taken from
+    the gradient that Adam sees (coupled decay, as torch.optim.Adam's).
 
-    A row whose log-probabilities are not finite fails: its embedding and moments stay as they are.
+    A row whose log-probabilities are not finite fails: its variables and moments stay as they are.
     Where they are finite and the gradient alone is not, 16-bit numbers have run out of range: the
     row skips the step and halves its loss scale, and fails once that is down to one.
     """
 
     def __init__(
-        self, steps: int, learning_rate: float, clip_range: tuple[float, float], like: Tensor
+        self,
+        steps: int,
+        learning_rate: float,
+        bounds: tuple[Tensor, Tensor],
+        weight_decay: float = 0.0,
     ) -> None:
-        """For trials of ``steps`` steps; ``like`` gives the embeddings' dtype and device."""
-        self._clip_range = clip_range
+        """For trials of ``steps`` steps.
+
+        ``bounds`` ``[V]`` each, least and greatest, have the variables' dtype and device.
+        """
+        self._bounds, self._weight_decay = bounds, weight_decay
         counts = torch.arange(1, steps + 1, dtype=torch.float64)
         size = learning_rate / (1 - _BETA1**counts)
         root = (1 - _BETA2**counts).sqrt()
         #: Adam's two bias corrections by the number of updates made before, ``[steps, 2]``.
-        self._corrections = torch.stack([size, root], dim=1).to(like)
-        self._nan = torch.tensor(math.nan, device=like.device)
+        self._corrections = torch.stack([size, root], dim=1).to(bounds[0])
+        self._nan = torch.tensor(math.nan, device=bounds[0].device)
 
     def __call__(self, slots: Slots, log_prob: Tensor, gradient: Tensor) -> None:
-        """``log_prob`` is ``[T, Z]`` in fp32, ``gradient`` ``[T, E]`` that of its mean over Z."""
+        """``log_prob`` is ``[T, Z]`` in fp32, ``gradient`` ``[T, V]`` that of its mean over Z."""
         means = torch.stack([log_prob, log_prob.exp()]).mean(dim=2)  # [2, T]
         known = slots.active & (means[0].abs() < math.inf)
 
+        if self._weight_decay:
+            gradient = gradient - self._weight_decay * slots.variables
         mean = slots.adam_mean.lerp(gradient, 1 - _BETA1)
         square = slots.adam_square.lerp(gradient * gradient, 1 - _BETA2)
         size, root = self._corrections[slots.adam_steps].split(1, dim=1)  # [T, 1] each
         spread = square.sqrt() / root + _EPS
-        moved = torch.addcdiv(slots.embeddings, size * mean, spread).clamp(*self._clip_range)
+        moved = torch.addcdiv(slots.variables, size * mean, spread).clamp(*self._bounds)
         # A gradient that is not finite makes NaN of this, as does a step that is infinite.
         usable = known & (torch.linalg.vector_norm(moved, math.inf, dim=1) < math.inf)
         slots.adam_steps.add_(usable)
         for old, new in (
-            (slots.embeddings, moved),
+            (slots.variables, moved),
             (slots.adam_mean, mean),
             (slots.adam_square, square),
         ):

@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from amfast.api import engine_settings
+from amfast.api import engine_settings, objective_for
 from amfast.optimize.engine import optimize_trials
 from amfast.optimize.memory import plan_passes, saved_bytes_per_image
-from amfast.optimize.objective import TargetLogProb
 from amfast.optimize.trials import plan_trials
 from amfast.runs.session import Job
 
@@ -37,7 +36,7 @@ def plan_run(job: Job, *, timed_steps: int = 3) -> RunPlan:
 
     As many passes as a CPU runs side by side, and one on an accelerator.
     """
-    config, objective = job.config, TargetLogProb(job.classifier)
+    config, objective = job.config, objective_for(job.classifier, job.config)
     settings = engine_settings(job.generator, job.classifier, config)
     trials = plan_trials(config.classes, config.trials, config.seed)
     batch = trials[: config.batch_embeddings]

@@ -134,6 +134,11 @@ def execute(
             directory.note(text)
             listener.on_note(text)
 
+        if job.generator.spec.name != "embedded" and job.config.classifier == "embedded":
+            note(
+                f"classifier embedded knows twelve shapes, no class of {job.generator.spec.name}: "
+                "it serves to try speed and plumbing; the paper's is --classifier alexnet"
+            )
         started = time.monotonic()
         for result in run_trials(
             job.generator,

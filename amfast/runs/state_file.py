@@ -9,6 +9,7 @@ import torch
 
 from amfast.config import RunConfig
 from amfast.errors import RunError
+from amfast.optimize.noise_layer import noise_layer_size
 from amfast.optimize.slots import Slots
 from amfast.optimize.trials import Trial
 from amfast.runs.facts import RunFacts
@@ -45,9 +46,13 @@ def read_state(path: Path, facts: RunFacts, config: RunConfig) -> Slots:
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RunError(f"{path} is damaged: {error!r} in its metadata") from None
     rows, width = len(trials), facts.generator["embedding_dim"]
-    embedding = (torch.float32, [rows, width])
+    learned = width
+    if config.noise_layer:
+        learned += noise_layer_size(facts.generator["latent_dim"])
+    variables = (torch.float32, [rows, learned])
     expected = {
-        **dict.fromkeys(("start", "embeddings", "adam_mean", "adam_square"), embedding),
+        "start": (torch.float32, [rows, width]),
+        **dict.fromkeys(("variables", "adam_mean", "adam_square"), variables),
         "adam_steps": (torch.int64, [rows]),
         "loss_scale": (torch.float32, [rows]),
         "active": (torch.bool, [rows]),
@@ -65,7 +70,7 @@ def read_state(path: Path, facts: RunFacts, config: RunConfig) -> Slots:
     known = torch.arange(config.steps)[None] < slots.step[:, None]  # [T, steps]
     sound = {
         "a trial is there twice": len(set(trials)) == rows,
-        "an embedding is not finite": slots.embeddings.isfinite().all(),
+        "a variable is not finite": slots.variables.isfinite().all(),
         "Adam's moments are not finite": (slots.adam_mean + slots.adam_square).isfinite().all(),
         "a loss scale is below one": (slots.loss_scale >= 1).all(),
         "a trial failed and is under way": slots.active.all(),

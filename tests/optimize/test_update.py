@@ -13,25 +13,38 @@ from amfast.optimize.update import Update
 WIDE = (-100.0, 100.0)
 
 
+def bounds(clip: tuple[float, float], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    least, most = torch.tensor(clip, dtype=dtype)[:, None].expand(-1, 7)
+    return least, most
+
+
 def fresh(rows: int, dtype: torch.dtype = torch.float64, *, loss_scale: float = 1.0) -> Slots:
     torch.manual_seed(0)
     start = torch.randn(rows, 7, dtype=dtype)
     return Slots.begin(plan_trials([0], rows, seed=0), start, 200, loss_scale)
 
 
-def step(slots: Slots, gradient: Tensor, log_prob: Tensor | None = None, clip=WIDE) -> None:
+def step(
+    slots: Slots,
+    gradient: Tensor,
+    log_prob: Tensor | None = None,
+    clip: tuple[float, float] = WIDE,
+    weight_decay: float = 0.0,
+) -> None:
     log_prob = torch.zeros(len(gradient), 3) if log_prob is None else log_prob
-    Update(200, 0.1, clip, slots.embeddings)(slots, log_prob, gradient)
+    update = Update(200, 0.1, bounds(clip, slots.start.dtype), weight_decay)
+    update(slots, log_prob, gradient)
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 0.9])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_equals_torch_adam_row_by_row(dtype: torch.dtype) -> None:
+def test_equals_torch_adam_row_by_row(dtype: torch.dtype, weight_decay: float) -> None:
     slots = fresh(4, dtype)
     theirs = [row.clone().requires_grad_() for row in slots.start]
-    optimizers = [torch.optim.Adam([row], lr=0.1) for row in theirs]
+    optimizers = [torch.optim.Adam([row], lr=0.1, weight_decay=weight_decay) for row in theirs]
     for count in range(200):
         gradient = torch.randn_like(slots.start) * 10.0 ** (count % 7 - 5)
-        step(slots, gradient)
+        step(slots, gradient, weight_decay=weight_decay)
         for row, optimizer, g in zip(theirs, optimizers, gradient, strict=True):
             row.grad = -g
             optimizer.step()
@@ -99,7 +112,7 @@ def test_a_gradient_out_of_range_halves_its_own_rows_scale() -> None:
 
 def test_an_infinite_step_fails_and_leaves_the_embedding_finite() -> None:
     slots = fresh(1, torch.float32)
-    update = Update(200, 1e39, WIDE, slots.embeddings)
+    update = Update(200, 1e39, bounds(WIDE, torch.float32))
     update(slots, torch.zeros(1, 3), torch.zeros(1, 7))  # zero times infinity, which no clip mends
     assert not slots.active.any()
     assert torch.equal(slots.embeddings, slots.start)

@@ -7,6 +7,7 @@ import torch
 
 from amfast.config import make_config
 from amfast.errors import RunError
+from amfast.optimize.noise_layer import initial_noise_layers
 from amfast.optimize.slots import Slots
 from amfast.optimize.trials import plan_trials
 from amfast.runs.state_file import KIND, read_state, write_state
@@ -49,6 +50,19 @@ def test_round_trip(path, state, facts, config):
     assert found.trials == state.trials
     for name, tensor in state.tensors().items():
         torch.testing.assert_close(found.tensors()[name], tensor, rtol=0, atol=0, equal_nan=True)
+
+
+def test_round_trip_with_a_noise_layer(path, facts, config):
+    learned = config.model_copy(update={"noise_layer": True})
+    trials = plan_trials(config.classes, 2, config.seed)
+    layers = initial_noise_layers(trials, facts.generator["latent_dim"])
+    state = Slots.begin(trials, torch.randn(4, 5), config.steps, noise_layers=layers)
+    write_state(path, state, facts, learned)
+    found = read_state(path, facts, learned)
+    assert torch.equal(found.variables, state.variables)
+    assert torch.equal(found.embeddings, state.start)
+    with pytest.raises(RunError, match="variables"):
+        read_state(path, facts, config)
 
 
 def test_the_wanted_rows_alone(state):
@@ -101,7 +115,7 @@ def test_a_step_that_no_trial_can_be_at(path, state, facts, config, step):
 @pytest.mark.parametrize(
     ("name", "value", "problem"),
     [
-        ("embeddings", torch.nan, "an embedding is not finite"),
+        ("variables", torch.nan, "a variable is not finite"),
         ("adam_square", torch.inf, "Adam's moments are not finite"),
         ("loss_scale", 0.0, "a loss scale is below one"),
         ("active", False, "a trial failed and is under way"),
