@@ -17,7 +17,7 @@ from amfast.classifiers.published import PUBLISHED, TIMM, load_published, load_t
 from amfast.config import DtypeName
 from amfast.device import resolve_device, resolve_dtype
 from amfast.embedded import EMBEDDED
-from amfast.embedded.shapenet import ShapeNet
+from amfast.embedded.shapenet import FEATURE_LAYERS, ShapeNet
 from amfast.errors import UsageError, WeightsError
 from amfast.fingerprint import fingerprint
 from amfast.weights.files import read_labels, read_safetensors
@@ -80,6 +80,7 @@ def load_classifier(
         std=(0.5, 0.5, 0.5),
         labels=labels,
         fingerprint=fingerprint(module.state_dict()),
+        feature_layers=FEATURE_LAYERS,
     )
     module.eval().freeze(subpixel_gradients=target.type == "cpu")
     return ModuleClassifier(module, spec, target, resolve_dtype(dtype, target))

@@ -25,20 +25,30 @@ PLACES = 365
 
 @dataclass(frozen=True)
 class Architecture:
-    """A function of ``torchvision.models``, the side of its square input, its number of classes."""
+    """A function of ``torchvision.models``, the side of its square input, its number of classes.
+
+    ``feature_layers`` as in ``ClassifierSpec``.
+    """
 
     function: str
     size: int
     num_classes: int
+    feature_layers: tuple[str, ...]
 
+
+#: The relus after its five convolutions, which LPIPS taps too; the last is the paper's "conv5".
+ALEXNET_LAYERS = tuple(f"features.{i}" for i in (1, 4, 7, 9, 11))
+_STAGES = tuple(f"layer{i}" for i in (1, 2, 3, 4))
+#: Of 64, 192, 768 and 2,048 channels: where FID's Inception is read.
+_INCEPTION_LAYERS = ("maxpool1", "maxpool2", "Mixed_6e", "Mixed_7c")
 
 PUBLISHED = {
-    "alexnet": Architecture("alexnet", 224, 1000),
-    "resnet50": Architecture("resnet50", 224, 1000),
-    "inception_v3": Architecture("inception_v3", 299, 1000),
-    "resnet50-robust": Architecture("resnet50", 224, 1000),
-    "resnet18-places365": Architecture("resnet18", 224, PLACES),
-    "alexnet-places365": Architecture("alexnet", 224, PLACES),
+    "alexnet": Architecture("alexnet", 224, 1000, ALEXNET_LAYERS),
+    "resnet50": Architecture("resnet50", 224, 1000, _STAGES),
+    "inception_v3": Architecture("inception_v3", 299, 1000, _INCEPTION_LAYERS),
+    "resnet50-robust": Architecture("resnet50", 224, 1000, _STAGES),
+    "resnet18-places365": Architecture("resnet18", 224, PLACES, _STAGES),
+    "alexnet-places365": Architecture("alexnet", 224, PLACES, ALEXNET_LAYERS),
 }
 
 
@@ -73,6 +83,7 @@ def load_published(name: str, weights: str | Path | None) -> tuple[nn.Module, Cl
         std=IMAGENET_STD,
         labels=labels or _labels(architecture.num_classes),
         fingerprint=fingerprint(module.state_dict()),
+        feature_layers=architecture.feature_layers,
     )
     return module.eval().requires_grad_(False), spec
 

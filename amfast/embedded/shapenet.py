@@ -12,6 +12,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 WIDTHS = (16, 32, 32, 64, 64, 96)
 STRIDES = (2, 2, 1, 2, 1, 2)
+#: The map after every layer, from ``[N, 16, 32, 32]`` to ``[N, 96, 4, 4]``.
+FEATURE_LAYERS = tuple(f"relus.{i}" for i in range(len(WIDTHS)))
 
 
 class ShapeNet(nn.Module):
@@ -25,6 +27,7 @@ class ShapeNet(nn.Module):
             for i, o, s in zip(fan_ins, WIDTHS, STRIDES, strict=True)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in WIDTHS)
+        self.relus = nn.ModuleList(nn.ReLU() for _ in WIDTHS)
         self.head = nn.Linear(WIDTHS[-1], num_classes)
 
     def freeze(self, *, subpixel_gradients: bool) -> None:
@@ -45,16 +48,10 @@ class ShapeNet(nn.Module):
         )
         self.norms = nn.ModuleList(nn.Identity() for _ in folded)
 
-    def features(self, x: Tensor) -> list[Tensor]:
-        """The map after every layer, from ``[N, 16, 32, 32]`` to ``[N, 96, 4, 4]``."""
-        maps = []
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = F.relu(norm(conv(x)))
-            maps.append(x)
-        return maps
-
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(x)[-1].mean(dim=(2, 3)))
+        for conv, norm, relu in zip(self.convs, self.norms, self.relus, strict=True):
+            x = relu(norm(conv(x)))
+        logits: Tensor = self.head(x.mean(dim=(2, 3)))
         return logits
 
 

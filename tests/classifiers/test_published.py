@@ -25,7 +25,9 @@ from amfast.weights.catalogue import CATALOGUE
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> str:
     """A name whose network takes no 240 MB."""
-    monkeypatch.setitem(PUBLISHED, "alexnet", Architecture("squeezenet1_1", 224, 20))
+    monkeypatch.setitem(
+        PUBLISHED, "alexnet", Architecture("squeezenet1_1", 224, 20, ("features.12",))
+    )
     return "alexnet"
 
 

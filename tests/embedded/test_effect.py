@@ -14,7 +14,6 @@ from torch import Tensor
 
 import amfast
 from amfast.classifiers import ModuleClassifier, to_classifier_input
-from amfast.embedded.shapenet import ShapeNet
 from amfast.embedded.train import COLLAPSED, NAMES, ONE_COLOUR
 from amfast.generators import BigGANGenerator
 from amfast.metrics.diversity import feature_distance, pooled_distance, random_pairs
@@ -45,10 +44,8 @@ class Pair:
         images = sample_images(self.generator, embedding, latents)
         pairs = random_pairs(IMAGES, PAIRS, seed=1)
         inputs = to_classifier_input(images, self.classifier.spec)
-        network = self.classifier.module
-        assert isinstance(network, ShapeNet)
-        prob = network(inputs).softmax(dim=1)[:, NAMES.index(name)]
-        perceptual = feature_distance(network.features(inputs), pairs)
+        prob = self.classifier(inputs).softmax(dim=1)[:, NAMES.index(name)]
+        perceptual = feature_distance(self.classifier.features(inputs), pairs)
         distance = pooled_distance(images, pairs)
         return Measured(float(distance.mean()), float(perceptual.mean()), float(prob.mean()))
 
