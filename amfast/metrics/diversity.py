@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from amfast.ops import lpips_distance
-from amfast.ops._checks import accumulator
+from amfast.ops import lpips_all_pairs, lpips_distance
+from amfast.ops._checks import accumulator, check_pairs
 
-#: Elements of feature maps that are copied at once for the pairs that they are in, of either side.
+#: Elements of feature maps that are copied at once, of either side of a pair.
 _COPIED = 1 << 22
 
 
@@ -32,20 +32,57 @@ def pooled_distance(images: Tensor, pairs: Tensor) -> Tensor:
     return (pooled[pairs[:, 0]] - pooled[pairs[:, 1]]).square().mean(dim=1).sqrt()
 
 
-def feature_distance(features: Sequence[Tensor], pairs: Tensor) -> Tensor:
-    """LPIPS-style distance with unit weights: feature maps ``[N, C, H, W]`` per layer -> ``[P]``.
+def feature_distance(
+    features: Sequence[Tensor], pairs: Tensor, weights: Sequence[Tensor] | None = None
+) -> Tensor:
+    """LPIPS's distance of pairs ``[P, 2]``: feature maps ``[N, C, H, W]`` per layer -> ``[P]``.
 
     Each layer's maps are normalised to unit length over channels; the squared difference is summed
-    over channels, averaged over space and added up over layers (Zhang et al., "The Unreasonable
-    Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018, equation 1 with w = 1).
+    over channels by ``weights``, ``[C]`` per layer and ones if None, averaged over space and added
+    up over layers (Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual
+    Metric", CVPR 2018, equation 1). In fp32, or fp64 for fp64 maps; the same for either order of a
+    pair. Raises ``UsageError`` for pairs of another shape or dtype, or of images that there are not
+    (looked for on the CPU only).
     """
-    total = torch.zeros(len(pairs), device=features[0].device)
-    for maps in features:
-        unit = maps.new_ones(maps.shape[1], dtype=accumulator(maps.dtype))
+    check_pairs(pairs, "images", len(features[0]))
+    # Two orders would round differently where a compiler fuses a product and a difference.
+    ordered = pairs.to(features[0].device).sort(dim=1).values
+    total = _zeros(features, len(pairs))
+    for maps, w in _weighted(features, weights):
         at_once = max(1, _COPIED // maps.shape[1:].numel())
         parts = [
-            lpips_distance(maps[part[:, 0]], maps[part[:, 1]], unit)
-            for part in pairs.split(at_once)
+            lpips_distance(maps[part[:, 0]], maps[part[:, 1]], w) for part in ordered.split(at_once)
         ]
         total += torch.cat(parts)
     return total
+
+
+def all_feature_distances(
+    features: Sequence[Tensor], weights: Sequence[Tensor] | None = None
+) -> Tensor:
+    """``feature_distance`` of every two images, ``[N, N]``, by ``lpips_all_pairs``.
+
+    Off by some 3e-6 of the largest weight per layer: smaller distances are noise.
+    """
+    count = len(features[0])
+    total = _zeros(features, count, count)
+    for maps, w in _weighted(features, weights):
+        height = maps.shape[2]
+        at_once = max(1, _COPIED // (count * maps.shape[1] * maps.shape[3]))
+        for rows in maps.split(at_once, dim=2):  # the mean over positions, a few rows at a time
+            total += lpips_all_pairs(rows, w) * (rows.shape[2] / height)
+    return total
+
+
+def _weighted(
+    features: Sequence[Tensor], weights: Sequence[Tensor] | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every layer's maps with its weights, in the dtype that its distances have."""
+    if weights is None:
+        weights = [maps.new_ones(maps.shape[1]) for maps in features]
+    for maps, w in zip(features, weights, strict=True):
+        yield maps, w.to(accumulator(maps.dtype))
+
+
+def _zeros(features: Sequence[Tensor], *shape: int) -> Tensor:
+    return features[0].new_zeros(shape, dtype=accumulator(features[0].dtype))

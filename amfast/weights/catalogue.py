@@ -85,10 +85,12 @@ def _deep(resolution: int) -> Entry:
     )
 
 
-def _torchvision(name: str, file: str, size: int, sha256: str, citation: str) -> Entry:
+def _torchvision(
+    name: str, file: str, size: int, sha256: str, citation: str, kind: Kind = "classifier"
+) -> Entry:
     source = f"https://download.pytorch.org/models/{file}"
     remote = RemoteFile(file, (source,), size, sha256)
-    return Entry(name, "classifier", (remote,), licence="BSD-3-Clause", citation=citation)
+    return Entry(name, kind, (remote,), licence="BSD-3-Clause", citation=citation)
 
 
 def _places(arch: str) -> Entry:
@@ -176,6 +178,25 @@ _ENTRIES = (
         licence="Apache-2.0",
         citation="Heusel, Ramsauer, Unterthiner, Nessler, Hochreiter: GANs trained by a two "
         "time-scale update rule converge to a local Nash equilibrium. NeurIPS 2017",
+    ),
+    # The backbones of LPIPS beside AlexNet.
+    _torchvision(
+        "vgg16",
+        "vgg16-397923af.pth",
+        round(527.796 * 2**20),
+        "397923af",
+        "Simonyan, Zisserman: Very deep convolutional networks for large-scale image recognition. "
+        "ICLR 2015",
+        "metric",
+    ),
+    _torchvision(
+        "squeezenet1_1",
+        "squeezenet1_1-b8a52dc0.pth",
+        round(4.729 * 2**20),
+        "b8a52dc0",
+        "Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer: SqueezeNet: AlexNet-level accuracy with "
+        "50x fewer parameters and <0.5MB model size. 2016",
+        "metric",
     ),
 )
 

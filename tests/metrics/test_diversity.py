@@ -3,8 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from amfast.errors import UsageError
 from amfast.metrics import diversity
-from amfast.metrics.diversity import feature_distance, pooled_distance, random_pairs
+from amfast.metrics.diversity import (
+    all_feature_distances,
+    feature_distance,
+    pooled_distance,
+    random_pairs,
+)
 
 
 def test_pairs_are_seeded_and_of_different_images() -> None:
@@ -38,6 +44,29 @@ def test_feature_distance_by_hand() -> None:
     expected = torch.tensor([2.0, 2.0, 0.0, 0.5])
     torch.testing.assert_close(feature_distance([maps], pairs), expected)
     torch.testing.assert_close(feature_distance([maps, maps.half()], pairs), 2 * expected)
+    weights = [torch.tensor([3.0, 0.5]), torch.tensor([0.0, 0.0])]
+    weighted = feature_distance([maps, maps], pairs, weights)
+    torch.testing.assert_close(weighted, torch.tensor([3.5, 3.5, 0.0, 1.5]))
+    assert feature_distance([maps.double()], pairs).dtype == torch.float64
+
+
+def test_feature_distance_refuses_bad_pairs() -> None:
+    with pytest.raises(UsageError, match="pairs holds 3; there are 3 images"):
+        feature_distance([torch.ones(3, 2, 4, 4)], torch.tensor([[0, 3]]))
+
+
+@pytest.mark.parametrize("copied", [1, 400, 1 << 22])
+def test_all_feature_distances_are_those_of_the_pairs(
+    copied: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    maps = [torch.randn(5, c, 7, 4, generator=random) for c in (6, 17)]
+    weights = [torch.rand(c, generator=random) for c in (6, 17)]
+    wanted = feature_distance(maps, torch.cartesian_prod(*[torch.arange(5)] * 2), weights)
+    monkeypatch.setattr(diversity, "_COPIED", copied)
+    found = all_feature_distances(maps, weights)
+    torch.testing.assert_close(found, wanted.reshape(5, 5), rtol=0, atol=5e-6)
+    assert torch.equal(found, found.T) and (found.diagonal() == 0).all()
 
 
 def test_feature_distance_does_not_depend_on_how_many_pairs_are_copied_at_once(

@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
-from torchvision.models import AlexNet_Weights, Inception_V3_Weights, ResNet50_Weights
+from torchvision.models import (
+    AlexNet_Weights,
+    Inception_V3_Weights,
+    ResNet50_Weights,
+    SqueezeNet1_1_Weights,
+    VGG16_Weights,
+)
 
 from amfast.errors import UsageError
 from amfast.weights.catalogue import CATALOGUE, Entry, find
@@ -23,8 +29,11 @@ CLASSIFIERS = (
 )
 
 
+METRICS = ("fid-inception", "vgg16", "squeezenet1_1")
+
+
 def test_all_are_there():
-    assert list(CATALOGUE) == [*GENERATORS, *CLASSIFIERS, "fid-inception"]
+    assert list(CATALOGUE) == [*GENERATORS, *CLASSIFIERS, *METRICS]
     kinds = {name: entry.kind for name, entry in CATALOGUE.items()}
     assert [name for name in kinds if kinds[name] == "generator"] == list(GENERATORS)
     assert [name for name in kinds if kinds[name] == "classifier"] == list(CLASSIFIERS)
@@ -52,6 +61,8 @@ def test_entry(entry: Entry):
         ("alexnet", AlexNet_Weights.IMAGENET1K_V1),
         ("resnet50", ResNet50_Weights.IMAGENET1K_V1),
         ("inception_v3", Inception_V3_Weights.IMAGENET1K_V1),
+        ("vgg16", VGG16_Weights.IMAGENET1K_V1),
+        ("squeezenet1_1", SqueezeNet1_1_Weights.IMAGENET1K_V1),
     ],
 )
 def test_torchvision_says_the_same(name, weights):
