@@ -65,7 +65,7 @@ def load_published(name: str, weights: str | Path | None) -> tuple[nn.Module, Cl
         options |= {"transform_input": True, "init_weights": False}
     labels: tuple[str, ...] = ()
     if weights is not None and str(weights) == RANDOM:
-        module = _with_random_weights(function, options)
+        module = with_random_weights(function, options)
         shown = f"{name}-random"
     else:
         path = _path(name, weights)
@@ -135,7 +135,7 @@ def _fill(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     fill(module, given, what, may_lack="num_batches_tracked")
 
 
-def _with_random_weights(function: Any, options: dict[str, Any]) -> nn.Module:
+def with_random_weights(function: Any, options: dict[str, Any]) -> nn.Module:
     """Seeded, by He's initialisation, under which no signal dies out."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -28,8 +28,12 @@ def to_image(images: Tensor) -> Image.Image:
     if images.shape[-1] > _LARGEST:
         images = F.adaptive_avg_pool2d(images, _LARGEST)
     strip = torch.cat(list(images), dim=2)  # [3, H, N * W]
-    pixels = ((strip.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    return Image.fromarray(to_bytes(strip).permute(1, 2, 0).contiguous().numpy())
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Images in [-1, 1] -> uint8, each value the nearest byte; what was a byte comes back as it."""
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def side_by_side(headings: Sequence[str], rows: Sequence[PictureRow]) -> bytes:
