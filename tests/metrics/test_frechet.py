@@ -128,6 +128,17 @@ def test_it_is_symmetric_and_blind_to_order(n: int, m: int, dim: int, seed: int)
     assert shuffled == pytest.approx(there, rel=1e-9, abs=1e-12 * size)
 
 
+@pytest.mark.parametrize("dim", [64, 500])
+def test_fewer_images_than_features_cost_no_digits(dim: int) -> None:
+    """Against the same trace from products of images with images, which are few."""
+    a, b = drawn(12, dim, 1), drawn(9, dim, 2)
+    apart = (a.mean(0) - b.mean(0)).square().sum()
+    one, two = ((rows - rows.mean(0)) / (len(rows) - 1) ** 0.5 for rows in (a, b))
+    overlap = torch.linalg.svdvals(one @ two.T).sum()
+    wanted = float(apart + one.square().sum() + two.square().sum() - 2 * overlap)
+    assert frechet_distance(moments_of(a), moments_of(b)) == pytest.approx(wanted, rel=1e-11)
+
+
 def test_constant_features_are_apart_by_their_means() -> None:
     a, b = torch.full((5, 3), 2.0), torch.full((9, 3), -1.0)
     assert frechet_distance(moments_of(a), moments_of(b)) == 27.0
