@@ -5,6 +5,9 @@ Arithmetic takes as long with random weights as with trained ones, and they need
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import torch
 from torch import nn
 
@@ -13,6 +16,7 @@ from amfast.embedded.shapenet import ShapeNet
 from amfast.generators.biggan import infer_config, load_reference
 from amfast.generators.reference import BigGAN, SpectralNorm
 from amfast.generators.reference_deep import StoredSpectralNorm
+from amfast.metrics.lpips import Lpips, load_lpips
 from amfast.weights.files import read_safetensors
 
 
@@ -44,6 +48,23 @@ def random_alexnet() -> nn.Module:
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     return network.eval()
+
+
+def random_lpips() -> tuple[Lpips, nn.Module]:
+    """LPIPS with AlexNet, ours and the lpips package's, on the weights of ``random_alexnet``."""
+    import lpips
+
+    weights = random_alexnet().state_dict()
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "alexnet.pth"
+        torch.save(weights, file)
+        ours = load_lpips("alex", weights=file, device="cpu")
+    theirs: nn.Module = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    # Its slices keep the numbers that torchvision gives the layers: slice2.3 is features.3.
+    theirs.net.load_state_dict(
+        {name: weights[f"features.{name.split('.', 1)[1]}"] for name in theirs.net.state_dict()}
+    )
+    return ours, theirs
 
 
 def fold_spectral_norms(

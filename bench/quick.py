@@ -18,6 +18,8 @@ from torch import Tensor
 from amfast.classifiers.protocol import IMAGENET_MEAN, IMAGENET_STD
 from amfast.device import keep_freed_memory
 from amfast.generators.architectures import ARCHITECTURES, random_biggan
+from amfast.metrics.diversity import random_pairs
+from amfast.metrics.ms_ssim import pairwise_ms_ssim
 from amfast.ops import (
     cond_norm_relu,
     cond_norm_relu_ref,
@@ -37,9 +39,11 @@ from amfast.ops import (
 from bench import bench_ms_ssim
 from bench.contest import Problem, contest, in_turns
 from bench.contestants import agree, draw, forward_and_backward
-from bench.models import embedded_biggan
+from bench.models import embedded_biggan, random_lpips
 
 RESULTS = Path(__file__).parent / "results"
+#: Pairs that the packages are given at a time.
+_TOGETHER = 20
 
 
 def embedded_ratios(rounds: int = 7, trials: int = 16, steps: int = 2) -> dict[str, float]:
@@ -152,9 +156,87 @@ def ms_ssim_ratios(rounds: int = 3) -> dict[str, float]:
     }
 
 
+def draw_images(count: int, size: int) -> Tensor:
+    """Images ``[count, 3, size, size]`` in [-1, 1] that share half of what they show."""
+    drawn = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+    return drawn + drawn[:1] - 1
+
+
+def by_pairs(distance: Callable[[Tensor, Tensor], Tensor], images: Tensor, pairs: Tensor) -> Tensor:
+    """A package's figure for every pair, as people get it: both images of each pair, in batches."""
+    with torch.no_grad():
+        parts = [
+            distance(images[part[:, 0]], images[part[:, 1]]).flatten()
+            for part in pairs.split(_TOGETHER)
+        ]
+    return torch.cat(parts)
+
+
+def lpips_ratios(rounds: int = 3, size: int = 128, images: int = 200) -> dict[str, float]:
+    """LPIPS with AlexNet against the lpips package on the same weights.
+
+    As many pairs as images drawn at random from them; then all pairs of a quarter of the images, of
+    half the size.
+    """
+    ours, theirs = random_lpips()
+    many, few = draw_images(images, size), draw_images(images // 4, size // 2)
+    drawn = random_pairs(images, images, seed=0)
+    every = torch.triu_indices(len(few), len(few), offset=1).T.contiguous()
+
+    def all_pairs() -> Tensor:
+        return ours.all_pairs(ours.features(few))
+
+    some = drawn[:_TOGETHER]
+    mine = ours.distances(ours.features(many), some)
+    torch.testing.assert_close(mine, by_pairs(theirs, many, some), rtol=0, atol=1e-5)
+    some = every[:: len(every) // _TOGETHER]
+    mine = all_pairs()[some[:, 0], some[:, 1]]
+    torch.testing.assert_close(mine, by_pairs(theirs, few, some), rtol=0, atol=1e-5)
+    pairs = in_turns(
+        {
+            "ours": lambda: ours.distances(ours.features(many), drawn),
+            "package": lambda: by_pairs(theirs, many, drawn),
+        },
+        rounds,
+    )
+    table = in_turns(
+        {"ours": all_pairs, "package": lambda: by_pairs(theirs, few, every)},
+        rounds,
+    )
+    print(f"LPIPS: pairs {pairs}; all pairs {table}", file=sys.stderr)
+    return {
+        f"metric_lpips_{images}pairs": pairs["package"] / pairs["ours"],
+        "metric_lpips_allpairs": table["package"] / table["ours"],
+    }
+
+
+def metric_ms_ssim_ratio(rounds: int = 3, size: int = 256, images: int = 200) -> dict[str, float]:
+    """MS-SSIM of as many random pairs as images, against pytorch-msssim."""
+    drawn, pairs = draw_images(images, size), random_pairs(images, images, seed=0)
+    unit, some = (drawn + 1) / 2, pairs[:_TOGETHER]
+    wanted = by_pairs(bench_ms_ssim.package, unit, some)
+    torch.testing.assert_close(pairwise_ms_ssim(drawn, some), wanted, rtol=0, atol=1e-5)
+    seconds = in_turns(
+        {
+            "ours": lambda: pairwise_ms_ssim(drawn, pairs),
+            "package": lambda: by_pairs(bench_ms_ssim.package, unit, pairs),
+        },
+        rounds,
+    )
+    print(f"MS-SSIM of pairs: {seconds}", file=sys.stderr)
+    return {"metric_ms_ssim": seconds["package"] / seconds["ours"]}
+
+
 def main() -> None:
     keep_freed_memory()
-    ratios = {**op_ratios(), **ms_ssim_ratios(), **embedded_ratios(), **biggan_128_ratio()}
+    ratios = {
+        **op_ratios(),
+        **ms_ssim_ratios(),
+        **lpips_ratios(),
+        **metric_ms_ssim_ratio(),
+        **embedded_ratios(),
+        **biggan_128_ratio(),
+    }
     rounded = {name: round(ratio, 2) for name, ratio in ratios.items()}
     RESULTS.mkdir(exist_ok=True)
     found = {
