@@ -89,7 +89,7 @@ class Lpips:
         self._weights = None if weights is None else [w.to(network.device) for w in weights]
 
     @torch.no_grad()
-    def features(self, images: Tensor, images_per_pass: int = 16) -> tuple[Tensor, ...]:
+    def features(self, images: Tensor, images_per_pass: int = 32) -> tuple[Tensor, ...]:
         """Images ``[N, 3, H, W]`` in [-1, 1] -> a feature map ``[N, C, h, w]`` per layer.
 
         The images may be on any device and of any floating dtype. The maps are on the network's
