@@ -118,6 +118,7 @@ class RunningMoments:
         """
         _check_same(self, other)
         both = copy.copy(self)
+        both._mean, both._scatter = self._mean.clone(), self._scatter.clone()
         if other.images:
             both._add(other.images, other._mean, other._scatter)
         return both
@@ -130,14 +131,13 @@ class RunningMoments:
                 "features for a distance that means something."
             )
         covariance = self._scatter / (self.images - 1)
-        return Moments(
-            self.images, self._mean.cpu(), covariance.cpu(), self.network, self.fingerprint
-        )
+        mean = self._mean.to("cpu", copy=True)  # which goes on running
+        return Moments(self.images, mean, covariance.cpu(), self.network, self.fingerprint)
 
     def _add(self, images: int, mean: Tensor, scatter: Tensor) -> None:
         """Take in the mean ``[D]`` and the summed products around it ``[D, D]`` of more images."""
         if not self.images:
-            self.images, self._mean, self._scatter = images, mean, scatter
+            self.images, self._mean, self._scatter = images, mean.clone(), scatter.clone()
             return
         if mean.shape != self._mean.shape:
             raise UsageError(
@@ -147,10 +147,9 @@ class RunningMoments:
         total = self.images + images
         apart = mean.to(self._mean) - self._mean
         share = images / total
-        self._scatter = (
-            self._scatter + scatter.to(self._mean) + torch.outer(apart, apart) * self.images * share
-        )
-        self._mean = self._mean + apart * share
+        self._scatter += scatter.to(self._mean)
+        self._scatter.addr_(apart, apart, alpha=self.images * share)
+        self._mean += apart * share
         self.images = total
 
 

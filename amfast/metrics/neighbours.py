@@ -69,9 +69,9 @@ def neighbours(images: Tensor, real: Tensor, *, k: int = NEAREST) -> Neighbours:
             f"k is {k} and the smaller set holds {fewer}; k must be at least 1, and every image "
             "needs k others."
         )
-    centre = real.double().mean(dim=0)  # near the data, squares are small and cancel little
-    fakes = images.detach().double() - centre
-    reals = real.detach().double().to(fakes.device) - centre
+    fakes, reals = images.detach().double(), real.detach().to(images.device).double()
+    centre = reals.mean(dim=0)  # near the data, squares are small and cancel little
+    fakes, reals = fakes - centre, reals - centre
     fake_radii, real_radii = _radii(fakes, k), _radii(reals, k)
     density = torch.zeros(len(fakes), dtype=torch.float64, device=fakes.device)
     recall, coverage = [], []

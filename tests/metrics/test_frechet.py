@@ -228,6 +228,20 @@ def test_one_network_alone() -> None:
         running(drawn(9, 4)).update(drawn(9, 5))
 
 
+def test_what_was_taken_stays_as_it_was() -> None:
+    first, second = running(drawn(9, 4, 1)), running(drawn(7, 4, 2))
+    before = [first.moments(), second.moments()]
+    kept = [moments.mean.clone() for moments in before]
+    both = RunningMoments(NETWORK).merge(first).merge(second)
+    both.update(drawn(5, 4, 3))
+    for running_, taken, mean in zip((first, second), before, kept, strict=True):
+        assert torch.equal(running_.moments().mean, mean)
+        assert torch.equal(running_.moments().covariance, taken.covariance)
+    first.update(drawn(5, 4, 3))
+    assert torch.equal(before[0].mean, kept[0])
+    assert not torch.equal(first.moments().mean, kept[0])
+
+
 def test_bad_features_get_a_sentence() -> None:
     moments = RunningMoments(NETWORK)
     with pytest.raises(UsageError, match="0 image has no covariance; give at least 2"):
