@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -15,19 +16,24 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from amfast.errors import UsageError
 from amfast.images.pillow_loader import decode
 from amfast.images.vetting import Reason, Vetted, vet
 
+_ENCODED = "encoded"
+
 
 class DaliLoader:
     """Files -> centre squares ``[3, size, size]`` uint8 on ``device``, or why there is none.
 
-    JPEGs are decoded by DALI, in its dynamic mode: a pipeline ends at the first damaged file. Those
-    that DALI refuses, and the other formats, are decoded by Pillow, which has the last word.
+    JPEGs are decoded by DALI. Those that it refuses, and the other formats, are decoded by Pillow,
+    which has the last word. Raises ``UsageError`` where DALI is not installed, or cannot decode on
+    ``device``.
 
-    Raises ``UsageError`` where DALI is not installed, or cannot decode on ``device``.
+    Every thread has a pipeline of its own and gives it one image at a time: DALI 2.4 crashes the
+    process where one image of a batch is damaged and another one is still waiting.
     """
 
     name = "dali"
@@ -35,51 +41,66 @@ class DaliLoader:
     def __init__(self, size: int, device: torch.device) -> None:
         self.size, self.device = size, device
         try:
-            self._dali: Any = import_module("nvidia.dali.experimental.dynamic")
-            self._rgb: Any = import_module("nvidia.dali.types").RGB
+            self._dali: Any = import_module("nvidia.dali")
         except ImportError as error:
             raise UsageError(f"DALI is not here ({error}): pip install 'amfast[dali]'") from None
         self.pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+        self._own = threading.local()
         try:
-            self._decode([_tiny_jpeg()])  # what is missing shows only then
+            self.pool.submit(self._decode, _tiny_jpeg()).result()  # what is missing shows only then
         except Exception as error:  # of CUDA's runtime, of the driver, of DALI
+            said = " ".join(str(error).split())[:300]
             raise UsageError(
-                f"DALI cannot decode on {device}: {error.__cause__ or error}; load with Pillow"
+                f"DALI cannot decode on {device} ({said}): use the backend pillow"
             ) from None
 
     def load(self, paths: Sequence[Path]) -> list[Tensor | Reason]:
-        vetted = list(self.pool.map(vet, paths))
-        sound = {i: v for i, v in enumerate(vetted) if isinstance(v, Vetted)}
-        decoded: dict[int, Tensor | Reason] = {
-            i: v for i, v in enumerate(vetted) if not isinstance(v, Vetted)
-        }
-        decoded |= self._decode_all({i: v.data for i, v in sound.items() if v.is_jpeg})
-        rest = [i for i in sound if i not in decoded]
-        decoded |= zip(rest, self.pool.map(_with_pillow, (sound[i] for i in rest)), strict=True)
-        return [self._square(decoded[i]) for i in range(len(paths))]
+        # torch resizes in threads of its own, so not in these.
+        return [self._square(pixels) for pixels in self.pool.map(self._pixels, paths)]
 
-    def _decode_all(self, jpegs: dict[int, bytes]) -> dict[int, Tensor]:
-        """Those that DALI can decode, ``[H, W, 3]`` uint8: one that it cannot fails its batch."""
-        if not jpegs:
-            return {}
-        try:
-            return dict(zip(jpegs, self._decode(list(jpegs.values())), strict=True))
-        except RuntimeError:
-            if len(jpegs) == 1:
-                return {}
-            alone = (self._decode_all({i: data}) for i, data in jpegs.items())
-            return {i: pixels for found in alone for i, pixels in found.items()}
+    def _pixels(self, path: Path) -> Tensor | Reason:
+        """``[H, W, 3]`` uint8."""
+        vetted = vet(path)
+        if not isinstance(vetted, Vetted):
+            return vetted
+        if vetted.is_jpeg:
+            try:
+                return self._decode(vetted.data)
+            except RuntimeError:
+                del self._own.pipeline  # nothing runs in one that failed
+        image = decode(vetted)
+        return torch.from_numpy(np.array(image)) if isinstance(image, Image.Image) else image
 
-    def _decode(self, jpegs: list[bytes]) -> list[Tensor]:
-        encoded = self._dali.batch([np.frombuffer(data, np.uint8) for data in jpegs])
-        images = self._dali.decoders.image(
-            encoded,
-            device=str(self.device),
-            output_type=self._rgb,
-            adjust_orientation=False,  # as Pillow
-            jpeg_fancy_upsampling=True,  # as libjpeg
+    def _decode(self, jpeg: bytes) -> Tensor:
+        if not hasattr(self._own, "pipeline"):
+            self._own.pipeline = self._build()
+        pipeline = self._own.pipeline
+        pipeline.feed_input(_ENCODED, [np.frombuffer(jpeg, np.uint8)])
+        (images,) = pipeline.run()
+        return from_dlpack(images[0]).clone()  # the next image comes into the same memory
+
+    def _build(self) -> Any:
+        on_gpu = self.device.type == "cuda"
+        pipeline = self._dali.Pipeline(
+            batch_size=1,
+            num_threads=1,
+            device_id=self.device.index if on_gpu else None,
+            prefetch_queue_depth=1,
         )
-        return [image.torch() for image in images.tensors]
+        with pipeline:
+            encoded = self._dali.fn.external_source(
+                name=_ENCODED, dtype=self._dali.types.UINT8, ndim=1
+            )
+            images = self._dali.fn.decoders.image(
+                encoded,
+                device="mixed" if on_gpu else "cpu",
+                output_type=self._dali.types.RGB,
+                adjust_orientation=False,  # as Pillow
+                jpeg_fancy_upsampling=True,  # as libjpeg
+            )
+            pipeline.set_outputs(images)
+        pipeline.build()
+        return pipeline
 
     def _square(self, pixels: Tensor | Reason) -> Tensor | Reason:
         """``[H, W, 3]`` uint8 -> ``[3, size, size]``: what Pillow's bilinear filter gives, to 1."""
@@ -93,11 +114,6 @@ class DaliLoader:
             square[None].float(), (self.size, self.size), mode="bilinear", antialias=True
         )
         return resized[0].round().clamp(0, 255).to(torch.uint8)
-
-
-def _with_pillow(vetted: Vetted) -> Tensor | Reason:
-    image = decode(vetted)
-    return torch.from_numpy(np.array(image)) if isinstance(image, Image.Image) else image
 
 
 def _tiny_jpeg() -> bytes:

@@ -214,12 +214,12 @@ def test_which_backend_serves(tmp_path, monkeypatch):
         patch.setattr(dali_loader.DaliLoader, "_decode", broken)
         assert served() == "pillow"
         assert notes == [
-            "images are loaded with Pillow: DALI cannot decode on cpu: CUDA driver version is "
-            "insufficient; load with Pillow"
+            "images are loaded with Pillow: DALI cannot decode on cpu (CUDA driver version is "
+            "insufficient): use the backend pillow"
         ]
-        with pytest.raises(UsageError, match="DALI cannot decode on cpu: CUDA driver"):
+        with pytest.raises(UsageError, match="DALI cannot decode on cpu .CUDA driver"):
             served("dali")
-    monkeypatch.setitem(sys.modules, "nvidia.dali.experimental.dynamic", None)
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     with pytest.raises(UsageError, match=r"DALI is not here.*pip install 'amfast\[dali\]'"):
         served("dali")
     monkeypatch.setattr("amfast.images.loader.find_spec", lambda name: None)
