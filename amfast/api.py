@@ -14,6 +14,7 @@ from amfast.config import CompileMode, RunConfig, make_config
 from amfast.errors import UsageError
 from amfast.generators.protocol import Generator, device_of
 from amfast.metrics.embedding import EmbeddingScore, score_embedding
+from amfast.metrics.ranking import FLOOR, rank
 from amfast.optimize.compiled import compiled_for
 from amfast.optimize.engine import Progress, Settings, TrialResult, optimize_trials
 from amfast.optimize.initializers import METHODS, MethodName, initial_embeddings
@@ -57,25 +58,17 @@ class Result:
         """The trials whose objective or gradient stopped being finite."""
         return [t for t in self.trials if t.failed]
 
-    def best(self, min_target_prob: float = 0.8) -> dict[int, TrialResult]:
+    def best(self, min_target_prob: float = FLOOR) -> dict[int, TrialResult]:
         """The best trial of every class that has one which did not fail.
 
         That is the most diverse among those whose mean target probability on fresh latents is at
         least ``min_target_prob``, or the most probable where none reaches it.
         """
+        sound = {t.trial: t for t in self.trials if not t.failed}
         chosen: dict[int, TrialResult] = {}
-        for trial in (t for t in self.trials if not t.failed):
-            rival = chosen.get(trial.trial.class_id)
-            if rival is None or self._rank(trial, min_target_prob) > self._rank(
-                rival, min_target_prob
-            ):
-                chosen[trial.trial.class_id] = trial
+        for trial in rank({t: self.scores.trials[t] for t in sound}, min_target_prob):
+            chosen.setdefault(trial.class_id, sound[trial])
         return chosen
-
-    def _rank(self, trial: TrialResult, floor: float) -> tuple[bool, float]:
-        score = self.scores.trials[trial.trial]
-        recognised = score.target_prob >= floor
-        return recognised, score.distance if recognised else score.target_prob
 
 
 def optimize(

@@ -210,14 +210,27 @@ class RunDirectory:
         Classes of which every trial failed have none. Raises ``RunError`` where the file is missing
         or damaged.
         """
+        classes = self.summary()["classes"]
+        try:
+            return {int(c["class_id"]): int(c["best"]) for c in classes if c["best"] is not None}
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{self.summary_path} is damaged: {error!r}") from None
+
+    def summary(self) -> dict[str, Any]:
+        """``summary.json``, with at least its ``classes``.
+
+        Raises ``RunError`` where the file is missing or damaged.
+        """
         path = self.summary_path
         if not path.exists():
             raise RunError(f"{path} is missing: the run has not come to its end; resume it")
         try:
-            classes = json.loads(read_bytes(path))["classes"]
-            return {int(c["class_id"]): int(c["best"]) for c in classes if c["best"] is not None}
-        except (ValueError, KeyError, TypeError) as error:
+            summary = json.loads(read_bytes(path))
+        except ValueError as error:
             raise RunError(f"{path} is damaged: {error!r}") from None
+        if not isinstance(summary, dict) or not isinstance(summary.get("classes"), list):
+            raise RunError(f"{path} is damaged: it has no list of classes")
+        return summary
 
     def write_summary(self, summary: Mapping[str, Any]) -> Path:
         """Write ``summary.json``. NaN is a ``ValueError``: say None where there is no number."""

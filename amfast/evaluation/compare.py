@@ -1,0 +1,202 @@
+"""Sets of images of a class side by side: as trained, optimised, a mixture of both, and real."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from amfast.classifiers import to_classifier_input
+from amfast.evaluation.networks import Networks
+from amfast.evaluation.pictures import to_float
+from amfast.metrics.accuracy import in_top
+from amfast.metrics.diversity import random_pairs
+from amfast.metrics.features import ClassifierFeatures
+from amfast.metrics.frechet import RunningMoments, measure_fid
+from amfast.metrics.inception_score import SPLITS, measure_inception_score
+from amfast.metrics.measure import Measure, measure_mean
+from amfast.metrics.ms_ssim import pairwise_ms_ssim
+from amfast.metrics.neighbours import NEAREST, measure_neighbours
+
+SetName = Literal["original", "am", "mixed", "real"]
+Metric = Literal["lpips", "ms_ssim", "accuracy", "inception_score", "fid", "neighbours"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+#: Those of one class; the others are of all classes together.
+PER_CLASS: tuple[Metric, ...] = ("lpips", "ms_ssim", "accuracy")
+
+#: Features are kept of so many images of a set: precision and its like take the distance of all.
+_KEPT = 10_000
+#: Up to here features are few enough to draw FID anew for its interval.
+_NARROW = 256
+_IMAGES_PER_PASS = 50
+
+
+class Comparison:
+    """Takes the images of one class after another, and keeps what the measures need of them.
+
+    ``pairs`` random pairs of a set's images are compared, the same for every class and set of as
+    many images. ``reference`` is the set that FID and precision's like compare with.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        metrics: Collection[Metric],
+        *,
+        classes: int,
+        pairs: int,
+        seed: int,
+        reference: SetName,
+    ) -> None:
+        self._networks, self._metrics = networks, frozenset(metrics)
+        self._pairs, self._seed, self._reference = pairs, seed, reference
+        self._kept_per_class = max(1, _KEPT // classes)
+        self._per_image: dict[tuple[Metric, SetName], list[Tensor]] = defaultdict(list)
+        self._features: dict[SetName, list[Tensor]] = defaultdict(list)
+        self._logits: dict[SetName, list[Tensor]] = defaultdict(list)
+        self._moments: dict[SetName, RunningMoments] = {}
+
+    @torch.no_grad()
+    def add(self, class_id: int, images: Mapping[SetName, Tensor]) -> dict[SetName, list[Measure]]:
+        """The class's own measures, set by set; ``images`` are ``[N, 3, R, R]``, uint8.
+
+        Where there are both, the mixed set is the first half of the original and the second of the
+        optimised one (paper, section 3.3: BigGAN+AM).
+        """
+        pool = torch.cat(list(images.values()))
+        rows = _rows(images)
+        found: dict[SetName, list[Measure]] = {name: [] for name in rows}
+        for metric, values in self._by_image(class_id, pool, rows).items():
+            for name, of_set in values.items():
+                self._per_image[metric, name].append(of_set)
+                found[name].append(self._mean(metric, [of_set]))
+        return found
+
+    def overall(self) -> dict[SetName, list[Measure]]:
+        """The measures of all classes together."""
+        found: dict[SetName, list[Measure]] = defaultdict(list)
+        for (metric, name), values in self._per_image.items():
+            found[name].append(self._mean(metric, values))
+        network = self._networks.features
+        for name, logits in self._logits.items():
+            together = torch.cat(logits)
+            splits = min(SPLITS, len(together))
+            found[name].append(
+                measure_inception_score(together, network, seed=self._seed, splits=splits)
+            )
+        if self._reference in self._moments:
+            real = self._moments[self._reference].moments()
+            for name, moments in self._moments.items():
+                if name != self._reference:
+                    found[name].append(
+                        measure_fid(
+                            moments.moments(), real, features=self._all(name), seed=self._seed
+                        )
+                    )
+        if "neighbours" in self._metrics and self._reference in self._features:
+            reference = torch.cat(self._features[self._reference])
+            for name, features in self._features.items():
+                together = torch.cat(features)
+                if name != self._reference and min(len(together), len(reference)) > NEAREST:
+                    found[name] += measure_neighbours(together, reference, network, seed=self._seed)
+        return dict(found)
+
+    def _all(self, name: SetName) -> Tensor | None:
+        """The features of a set where all are kept and narrow, None otherwise."""
+        kept = torch.cat(self._features[name])
+        whole = len(kept) == self._moments[name].images
+        return kept if whole and kept.shape[1] <= _NARROW else None
+
+    def _by_image(
+        self, class_id: int, pool: Tensor, rows: Mapping[SetName, Tensor]
+    ) -> dict[Metric, dict[SetName, Tensor]]:
+        """What is known image by image, or pair by pair; features are gathered on the way."""
+        found: dict[Metric, dict[SetName, Tensor]] = {}
+        if self._metrics & {"lpips", "ms_ssim"}:
+            found |= self._by_pair(pool, rows)
+        wide = self._metrics & {"inception_score", "fid", "neighbours"}
+        shared = isinstance(self._networks.features, ClassifierFeatures)
+        logits: Tensor | None = None
+        if wide:
+            parts = [self._networks.features(part) for part in self._passes(pool)]
+            features, logits = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+            for name, indices in rows.items():
+                if wide & {"fid", "neighbours"}:
+                    self._take_features(name, features[indices])
+                if "inception_score" in wide:
+                    self._logits[name].append(logits[indices])
+        if "accuracy" in self._metrics:
+            if logits is None or not shared:
+                logits = torch.cat([self._judged(part) for part in self._passes(pool)])
+            hits = in_top(logits, class_id, 1)
+            found["accuracy"] = {name: hits[indices] for name, indices in rows.items()}
+        return {metric: found[metric] for metric in PER_CLASS if metric in found}
+
+    def _by_pair(
+        self, pool: Tensor, rows: Mapping[SetName, Tensor]
+    ) -> dict[Metric, dict[SetName, Tensor]]:
+        """Distances over random pairs; an image that several pairs and sets share is seen once."""
+        pairs = {
+            name: indices[random_pairs(len(indices), self._pairs, self._seed)]
+            for name, indices in rows.items()
+            if len(indices) > 1
+        }
+        if not pairs:
+            return {}
+        used, where = torch.cat(list(pairs.values())).unique(return_inverse=True)
+        images = to_float(pool[used], self._networks.judge.device)
+        of_set = dict(zip(pairs, where.split([len(p) for p in pairs.values()]), strict=True))
+        found: dict[Metric, dict[SetName, Tensor]] = {}
+        if "lpips" in self._metrics:
+            lpips = self._networks.lpips
+            features = lpips.features(images)
+            found["lpips"] = {
+                name: lpips.distances(features, drawn).cpu() for name, drawn in of_set.items()
+            }
+        if "ms_ssim" in self._metrics:
+            found["ms_ssim"] = {
+                name: pairwise_ms_ssim(images, drawn).cpu() for name, drawn in of_set.items()
+            }
+        return found
+
+    def _take_features(self, name: SetName, features: Tensor) -> None:
+        if name not in self._moments:
+            self._moments[name] = RunningMoments(self._networks.features)
+        self._moments[name].update(features)
+        self._features[name].append(features[: self._kept_per_class])
+
+    def _judged(self, images: Tensor) -> Tensor:
+        judge = self._networks.judge
+        return judge(to_classifier_input(images, judge.spec, dtype=judge.dtype)).float().cpu()
+
+    def _passes(self, pool: Tensor) -> Iterable[Tensor]:
+        device = self._networks.judge.device
+        return (to_float(part, device) for part in pool.split(_IMAGES_PER_PASS))
+
+    def _mean(self, metric: Metric, values: Sequence[Tensor]) -> Measure:
+        lpips, judge = self._networks.lpips, self._networks.judge.spec
+        name, weights = {
+            "lpips": (lpips.name, lpips.fingerprint),
+            "ms_ssim": ("ms_ssim", None),
+            "accuracy": (f"accuracy[{judge.name}]", judge.fingerprint),
+        }[metric]
+        unit: Literal["images", "pairs"] = "images" if metric == "accuracy" else "pairs"
+        return measure_mean(
+            name, torch.cat(list(values)), unit=unit, seed=self._seed, weights=weights
+        )
+
+
+def _rows(images: Mapping[SetName, Tensor]) -> dict[SetName, Tensor]:
+    """Where each set's images are in the pool of all, in the order of ``SetName``."""
+    rows: dict[SetName, Tensor] = {}
+    first = 0
+    for name, of_set in images.items():
+        rows[name] = torch.arange(first, first + len(of_set))
+        first += len(of_set)
+    if "original" in rows and "am" in rows:
+        half = len(rows["original"]) // 2
+        rows["mixed"] = torch.cat([rows["original"][:half], rows["am"][half:]])
+    return {name: rows[name] for name in get_args(SetName) if name in rows}

@@ -1,0 +1,207 @@
+"""``amfast evaluate``: what became of a run's classes, beside themselves and real images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from amfast.api import rows_by_name
+from amfast.errors import UsageError
+from amfast.evaluation.compare import METRICS, Comparison, Metric, SetName
+from amfast.evaluation.networks import Networks
+from amfast.evaluation.pictures import RealImages, class_latents, sample_bytes
+from amfast.generators import Generator
+from amfast.metrics.measure import Measure
+
+#: The smallest gap in a measure of diversity that is worth a share, of the real images' value.
+_GAP = 0.02
+
+
+@dataclass(frozen=True)
+class Target:
+    """An embedding that is evaluated as its class's."""
+
+    class_id: int
+    name: str
+    trial: int
+    embedding: Tensor  # [E]
+    why: str
+
+
+@dataclass(frozen=True)
+class ClassEvaluation:
+    target: Target
+    sets: dict[SetName, list[Measure]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, of each class and of all together, set by set.
+
+    ``against`` names the real images, or is ``"original"`` where there were none: FID and its like
+    then compare with the classes as trained. ``failed`` holds the trials that failed, as (class id,
+    class name, trial, step).
+    """
+
+    generator: str
+    generator_fingerprint: str
+    against: str
+    images_per_class: int
+    pairs: int
+    seed: int
+    classes: list[ClassEvaluation]
+    overall: dict[SetName, list[Measure]]
+    failed: list[tuple[int, str, int, int]]
+    notes: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """``evaluation.json``."""
+        return {
+            "format": "amfast-evaluation",
+            "format_version": 1,
+            "generator": self.generator,
+            "generator_fingerprint": self.generator_fingerprint,
+            "against": self.against,
+            "images_per_class": self.images_per_class,
+            "pairs": self.pairs,
+            "seed": self.seed,
+            "classes": [
+                {
+                    "class_id": found.target.class_id,
+                    "name": found.target.name,
+                    "trial": found.target.trial,
+                    "why": found.target.why,
+                    **_sets_json(found.sets),
+                }
+                for found in self.classes
+            ],
+            "overall": _sets_json(self.overall),
+            "failed": [
+                {"class_id": class_id, "name": name, "trial": trial, "failed_at": step}
+                for class_id, name, trial, step in self.failed
+            ],
+            "notes": self.notes,
+        }
+
+
+def gaps_closed(sets: Mapping[SetName, list[Measure]]) -> dict[str, dict[SetName, float]]:
+    """How much of the gap in diversity to the real images is closed, in percent.
+
+    Measure -> set -> ``100 (set - original) / (real - original)``: 100 where a set is as diverse as
+    the real images, above it where it is more so. For LPIPS and MS-SSIM; absent where the original
+    is as diverse as the real images, within their intervals or a fiftieth.
+    """
+    found: dict[str, dict[SetName, float]] = {}
+    for own, real in zip(sets.get("original", ()), sets.get("real", ()), strict=False):
+        if own.unit != "pairs":
+            continue
+        sign = -1 if own.name == "ms_ssim" else 1
+        gap = sign * (real.value - own.value)
+        (low, high) = (own, real) if sign > 0 else (real, own)
+        apart = low.high is not None and high.low is not None and low.high < high.low
+        if not apart or gap < _GAP * real.value:
+            continue
+        found[own.name] = {
+            name: 100 * sign * (measure.value - own.value) / gap
+            for name in ("am", "mixed")
+            for measure in sets.get(name, ())
+            if measure.name == own.name
+        }
+    return found
+
+
+def evaluate(
+    generator: Generator,
+    targets: list[Target],
+    networks: Networks,
+    *,
+    real: RealImages | None = None,
+    metrics: Collection[Metric] = METRICS,
+    images_per_class: int = 1000,
+    pairs: int = 200,
+    seed: int = 0,
+    failed: list[tuple[int, str, int, int]] | None = None,
+    on_class: Callable[[ClassEvaluation], None] = lambda found: None,
+) -> Evaluation:
+    """Measure the images of embeddings beside those of the classes as trained, and real ones.
+
+    For every target ``images_per_class`` images of its embedding (``am``), as many of the class's
+    own (``original``, where the generator has the class), half of each (``mixed``) and, from
+    ``real``, real ones, all as bytes. LPIPS and MS-SSIM over ``pairs`` random pairs of a set, the
+    judge's accuracy, and of all classes together also the Inception Score, FID, and precision,
+    recall, density and coverage (``neighbours``), over at most 10,000 images a set. An embedding
+    and the class's own see the same latents, which depend on ``seed`` and the class alone.
+
+    Raises ``UsageError`` for values out of bounds.
+    """
+    check_options(metrics, images_per_class, pairs, seed)
+    own = rows_by_name(generator.spec.labels, {t.class_id: t.name for t in targets})
+    comparison = Comparison(
+        networks,
+        metrics,
+        classes=len(targets),
+        pairs=pairs,
+        seed=seed,
+        reference="original" if real is None else "real",
+    )
+    classes, notes = [], []
+    for target in targets:
+        class_id = target.class_id
+        latents = class_latents(generator, class_id, images_per_class, seed)
+        images: dict[SetName, Tensor] = {}
+        if class_id in own:
+            row = generator.class_embeddings[own[class_id]]
+            images["original"] = sample_bytes(generator, row, latents)
+        images["am"] = sample_bytes(generator, target.embedding, latents)
+        if real is not None:
+            images["real"] = real.of_class(class_id, images_per_class)
+            if len(images["real"]) < images_per_class:
+                notes.append(
+                    f"{real.name} has {len(images['real'])} images of {target.name}, fewer than "
+                    f"the {images_per_class} of the other sets"
+                )
+        classes.append(ClassEvaluation(target, comparison.add(class_id, images)))
+        on_class(classes[-1])
+    overall = comparison.overall()
+    notes += dict.fromkeys(m.note for measures in overall.values() for m in measures if m.note)
+    return Evaluation(
+        generator=generator.spec.name,
+        generator_fingerprint=generator.spec.fingerprint,
+        against="original" if real is None else real.name,
+        images_per_class=images_per_class,
+        pairs=pairs,
+        seed=seed,
+        classes=classes,
+        overall=overall,
+        failed=failed or [],
+        notes=notes,
+    )
+
+
+def check_options(metrics: Collection[str], images_per_class: int, pairs: int, seed: int) -> None:
+    """Raise ``UsageError`` for a metric that there is not, or a number out of bounds."""
+    if unknown := [metric for metric in metrics if metric not in METRICS]:
+        raise UsageError(
+            f"no metric is called {', '.join(map(repr, unknown))}; there are {', '.join(METRICS)}"
+        )
+    if not metrics:
+        raise UsageError(f"no metric was asked for; there are {', '.join(METRICS)}")
+    if not 2 <= images_per_class <= 100_000:
+        raise UsageError(
+            f"images-per-class is {images_per_class}; it must be from 2 to 100000, and a pair "
+            "needs two"
+        )
+    if not 1 <= pairs <= 1_000_000:
+        raise UsageError(f"pairs is {pairs}; it must be from 1 to 1000000")
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed is {seed}; it must be from 0 to {2**32 - 1}")
+
+
+def _sets_json(sets: Mapping[SetName, list[Measure]]) -> dict[str, Any]:
+    return {
+        "sets": {name: [m.to_json() for m in measures] for name, measures in sets.items()},
+        "gap_closed_percent": gaps_closed(sets),
+    }

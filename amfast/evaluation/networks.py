@@ -1,0 +1,66 @@
+"""The networks that an evaluation looks through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+
+from amfast.classifiers import ModuleClassifier, load_classifier
+from amfast.errors import UsageError
+from amfast.metrics.features import ClassifierFeatures, FeatureNetwork
+from amfast.metrics.inception import load_inception
+from amfast.metrics.lpips import Lpips, classifier_lpips, load_lpips
+
+Features = Literal["auto", "published", "classifier"]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """``features`` give Inception Score, FID and their like; ``judge`` says what an image shows."""
+
+    lpips: Lpips
+    features: FeatureNetwork
+    judge: ModuleClassifier
+
+
+def load_networks(
+    *,
+    generator: str,
+    class_names: Mapping[int, str],
+    judge: str | None = None,
+    judge_weights: str | Path | None = None,
+    features: Features = "auto",
+    device: torch.device,
+) -> Networks:
+    """The networks for images of a generator whose classes are named so.
+
+    ``judge`` is a classifier; by default the embedded one for the embedded generator and
+    Inception-v3, whose accuracy the paper reports, for any other. ``features`` are
+    ``"published"``, LPIPS's AlexNet and FID's Inception, or the judge's own (``"classifier"``),
+    under whose name the figures then stand; ``"auto"`` is the judge's own for the embedded pair
+    alone. All compute in fp32.
+
+    Raises ``UsageError`` for unknown names, a library that is missing and a judge that calls the
+    classes otherwise, and ``WeightsError`` for weights that are not here.
+    """
+    if features not in get_args(Features):
+        known = ", ".join(get_args(Features))
+        raise UsageError(f"features is {features!r}; it may be one of {known}")
+    name = judge or ("embedded" if generator == "embedded" else "inception_v3")
+    loaded = load_classifier(name, weights=judge_weights, device=device, dtype="fp32")
+    labels = loaded.spec.labels
+    for class_id, called in class_names.items():
+        if class_id >= len(labels) or labels[class_id] != called:
+            theirs = labels[class_id] if class_id < len(labels) else "not there"
+            raise UsageError(
+                f"class {class_id} is {called!r} in these embeddings and {theirs!r} for the judge "
+                f"{name}: name a classifier of the same classes with --judge"
+            )
+    own = features == "classifier" or (features == "auto" and generator == "embedded")
+    if own:
+        return Networks(classifier_lpips(loaded), ClassifierFeatures(loaded), loaded)
+    return Networks(load_lpips("alex", device=device), load_inception(device=device), loaded)

@@ -1,0 +1,106 @@
+"""``amfast rank``: the trials of every class in order, and why the first is the first."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from amfast.errors import RunError, UsageError
+from amfast.metrics.embedding import EmbeddingScore
+from amfast.metrics.ranking import FLOOR, Diversity, rank
+from amfast.runs.directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class RankedClass:
+    """``order`` holds the trials that did not fail, the best first; ``why`` says so in words."""
+
+    class_id: int
+    name: str
+    order: tuple[int, ...]
+    #: Trial -> the step at which it failed.
+    failed: dict[int, int]
+    why: str
+    original: EmbeddingScore | None
+    scores: dict[int, EmbeddingScore]
+
+    @property
+    def best(self) -> int | None:
+        return self.order[0] if self.order else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"best": self.best, **asdict(self)}
+
+
+def rank_run(
+    run: str | Path, *, min_target_prob: float = FLOOR, by: Diversity = "distance"
+) -> list[RankedClass]:
+    """Rank the trials of every class of a finished run by the scores in its ``summary.json``.
+
+    The most diverse trial wins among those that the classifier recognises with a probability of
+    ``min_target_prob`` or more (``amfast.metrics.ranking``).
+
+    Raises ``UsageError`` for values out of bounds and ``RunError`` for a run that is unfinished or
+    damaged.
+    """
+    if not 0 <= min_target_prob <= 1:
+        raise UsageError(f"min-target-prob is {min_target_prob}; it must be from 0 to 1")
+    if by not in get_args(Diversity):
+        raise UsageError(f"by is {by!r}; it may be {' or '.join(get_args(Diversity))}")
+    directory = RunDirectory.open(Path(run))
+    summary = directory.summary()
+    try:
+        return [_ranked(entry, min_target_prob, by) for entry in summary["classes"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{directory.summary_path} is damaged: {error!r}") from None
+
+
+def _ranked(entry: dict[str, Any], floor: float, by: Diversity) -> RankedClass:
+    scores = {int(t["trial"]): _score(t["score"]) for t in entry["trials"] if t["score"]}
+    failed = {
+        int(t["trial"]): int(t["failed_at"]) for t in entry["trials"] if t["failed_at"] is not None
+    }
+    original = _score(entry["original"]) if entry["original"] else None
+    order = tuple(rank(scores, floor, by))
+    return RankedClass(
+        class_id=int(entry["class_id"]),
+        name=str(entry["name"]),
+        order=order,
+        failed=failed,
+        why=_why(order, scores, original, failed, floor, by),
+        original=original,
+        scores=scores,
+    )
+
+
+def _score(value: dict[str, Any]) -> EmbeddingScore:
+    return EmbeddingScore(**value)
+
+
+def _why(
+    order: tuple[int, ...],
+    scores: dict[int, EmbeddingScore],
+    original: EmbeddingScore | None,
+    failed: dict[int, int],
+    floor: float,
+    by: Diversity,
+) -> str:
+    lost = "".join(f"; trial {trial} failed at step {step}" for trial, step in failed.items())
+    if not order:
+        return f"no trial is left{lost}"
+    best = order[0]
+    recognised = sum(score.target_prob >= floor for score in scores.values())
+    if not recognised:
+        return (
+            f"trial {best}: none has a target probability of {floor:.2f}, and it has the highest, "
+            f"{scores[best].target_prob:.2f}{lost}"
+        )
+    own = "" if original is None else f", the class as trained {getattr(original, by):.3f}"
+    return (
+        f"trial {best}: the most diverse ({_NAMES[by]} {getattr(scores[best], by):.3f}{own}) of "
+        f"the {recognised} of {len(scores)} with a target probability of {floor:.2f} or more{lost}"
+    )
+
+
+_NAMES = {"distance": "distance", "ms_ssim": "MS-SSIM"}
