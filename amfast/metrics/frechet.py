@@ -127,8 +127,8 @@ class RunningMoments:
         """What has come so far; ``UsageError`` for fewer than two images."""
         if self.images < 2:
             raise UsageError(
-                f"{self.images} image has no covariance; give at least 2, and more than there are "
-                "features for a distance that means something."
+                f"images so far: {self.images}, and a covariance takes at least 2, or more than "
+                "there are features for a distance that means something."
             )
         covariance = self._scatter / (self.images - 1)
         mean = self._mean.to("cpu", copy=True)  # which goes on running

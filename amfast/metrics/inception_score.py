@@ -43,7 +43,8 @@ def inception_score(
         shuffle_seed: from 0 to 2**32 - 1.
 
     Raises:
-        UsageError: another shape or dtype, NaN or infinity, more splits than images.
+        UsageError: another shape or dtype, NaN or infinity, more splits than images, or a seed
+            that numpy's generator does not take.
     """
     scores = torch.stack([_score(part) for part in _splits(logits, splits, shuffle_seed)])
     return InceptionScore(float(scores.mean()), float(scores.std(correction=0)))
@@ -109,6 +110,8 @@ def _splits(logits: Tensor, splits: int, shuffle_seed: int | None) -> list[Tenso
             "and hundreds for a score that means something."
         )
     if shuffle_seed is not None:
+        if not 0 <= shuffle_seed < 2**32:
+            raise UsageError(f"shuffle_seed is {shuffle_seed}; it must be from 0 to 2**32 - 1.")
         # torch-fidelity's rule is what makes the numbers comparable, legacy generator or not.
         order = np.random.RandomState(shuffle_seed).permutation(images)
         logits = logits[torch.from_numpy(order).to(logits.device)]

@@ -247,11 +247,11 @@ def test_what_was_taken_stays_as_it_was() -> None:
 
 def test_bad_features_get_a_sentence() -> None:
     moments = RunningMoments(NETWORK)
-    with pytest.raises(UsageError, match="0 image has no covariance; give at least 2"):
+    with pytest.raises(UsageError, match="images so far: 0, and a covariance takes at least 2"):
         moments.moments()
     moments.update(drawn(1, 4))
     moments.update(drawn(0, 4))
-    with pytest.raises(UsageError, match="1 image has no covariance"):
+    with pytest.raises(UsageError, match="images so far: 1, and"):
         moments.moments()
     with pytest.raises(UsageError, match="features hold NaN or infinity in 2 of 2 rows"):
         moments.update(drawn(2, 4) * math.nan)

@@ -115,6 +115,9 @@ def test_small_sets_get_a_sentence() -> None:
         inception_score(logits(0))
     with pytest.raises(UsageError, match="cut into 0 splits"):
         inception_score(logits(9), splits=0)
+    for seed in (-1, 2**32):
+        with pytest.raises(UsageError, match=f"shuffle_seed is {seed}; it must be from 0"):
+            inception_score(logits(10), shuffle_seed=seed)
 
 
 def test_bad_logits_get_a_sentence() -> None:
