@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 import typer
 
-from amfast.cli import classes, doctor, export, importing, run, sample, weights
+from amfast.cli import classes, diagnose, doctor, evaluate, export, importing, run, sample, weights
 from amfast.cli.console import complain
 from amfast.errors import AmfastError
 
@@ -19,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (run, sample, export, importing, classes, weights, doctor):
+for module in (run, sample, diagnose, evaluate, export, importing, classes, weights, doctor):
     module.register(app)
 
 

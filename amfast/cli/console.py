@@ -13,6 +13,11 @@ stdout = Console()
 stderr = Console(stderr=True)
 
 
+def say(message: str) -> None:
+    """One line on stderr, where long ones wrap as the terminal does."""
+    stderr.print(message, highlight=False, markup=False, soft_wrap=True)
+
+
 def complain(message: str) -> None:
     """One plain line on stderr; control characters of a hostile name are shown, not obeyed."""
     shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in message)

@@ -34,6 +34,13 @@ Classifier = Annotated[
 ClassifierWeights = Annotated[
     Path | None, typer.Option(help="The classifier's file, or random.", metavar="PATH")
 ]
+Judge = Annotated[
+    str | None,
+    typer.Option(help="Classifier that says what an image shows; embedded or inception_v3."),
+]
+Features = Annotated[
+    str, typer.Option(help="auto, published (LPIPS's AlexNet, FID's Inception) or classifier.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 Seed = Annotated[int, typer.Option(help="Decides every random number.")]

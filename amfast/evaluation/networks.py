@@ -30,13 +30,13 @@ class Networks:
 def load_networks(
     *,
     generator: str,
-    class_names: Mapping[int, str],
+    class_names: Mapping[int, str] | None = None,
     judge: str | None = None,
     judge_weights: str | Path | None = None,
     features: Features = "auto",
     device: torch.device,
 ) -> Networks:
-    """The networks for images of a generator whose classes are named so.
+    """The networks for images of a generator, of classes that the judge must know by these names.
 
     ``judge`` is a classifier; by default the embedded one for the embedded generator and
     Inception-v3, whose accuracy the paper reports, for any other. ``features`` are
@@ -44,8 +44,8 @@ def load_networks(
     under whose name the figures then stand; ``"auto"`` is the judge's own for the embedded pair
     alone. All compute in fp32.
 
-    Raises ``UsageError`` for unknown names, a library that is missing and a judge that calls the
-    classes otherwise, and ``WeightsError`` for weights that are not here.
+    Raises ``UsageError`` for unknown names, a library that is missing and a judge that calls a
+    class otherwise, and ``WeightsError`` for weights that are not here.
     """
     if features not in get_args(Features):
         known = ", ".join(get_args(Features))
@@ -53,7 +53,7 @@ def load_networks(
     name = judge or ("embedded" if generator == "embedded" else "inception_v3")
     loaded = load_classifier(name, weights=judge_weights, device=device, dtype="fp32")
     labels = loaded.spec.labels
-    for class_id, called in class_names.items():
+    for class_id, called in (class_names or {}).items():
         if class_id >= len(labels) or labels[class_id] != called:
             theirs = labels[class_id] if class_id < len(labels) else "not there"
             raise UsageError(

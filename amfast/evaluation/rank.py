@@ -96,10 +96,15 @@ def _why(
             f"trial {best}: none has a target probability of {floor:.2f}, and it has the highest, "
             f"{scores[best].target_prob:.2f}{lost}"
         )
+    among = (
+        f"{recognised} trials"
+        if recognised == len(scores)
+        else (f"{recognised} of {len(scores)} trials")
+    )
     own = "" if original is None else f", the class as trained {getattr(original, by):.3f}"
     return (
         f"trial {best}: the most diverse ({_NAMES[by]} {getattr(scores[best], by):.3f}{own}) of "
-        f"the {recognised} of {len(scores)} with a target probability of {floor:.2f} or more{lost}"
+        f"the {among} with a target probability of {floor:.2f} or more{lost}"
     )
 
 
