@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from amfast.errors import RunError, UsageError
+from amfast.imagenet import imagenet_labels
 from amfast.images import dali_loader, vetting
 from amfast.images.folder import ImageFolder
 from amfast.images.loader import ImageLoader
@@ -236,3 +239,17 @@ def test_arguments(tmp_path):
     ):
         with pytest.raises(UsageError, match=sentence):
             ImageLoader(folder, **options)
+
+
+def test_the_example_of_the_docs(tmp_path, monkeypatch):
+    for wnid in ("n01491361", "n01514668"):  # tiger shark, cock
+        (tmp_path / "imagenet/train" / wnid).mkdir(parents=True)
+        lay(tmp_path / "imagenet/train" / wnid, {"a.JPEG": encoded(picture(), "JPEG")})
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[2] / "docs" / "images.md"
+    (example,) = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    classifier = SimpleNamespace(spec=SimpleNamespace(labels=imagenet_labels()))
+    found = {"classifier": classifier}
+    exec(compile(example, str(page), "exec"), found)
+    assert found["batch"].images.shape == (2, 3, 256, 256)  # type: ignore[attr-defined]
+    assert [file.class_id for file in found["batch"].files] == [3, 7]  # type: ignore[attr-defined]
