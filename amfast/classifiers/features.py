@@ -21,6 +21,8 @@ class _Capture:
     """What one call of a network is to keep, and what it has kept so far."""
 
     wanted: Collection[str]
+    #: Whether to leave the network once all of them are kept.
+    stop: bool
     maps: dict[str, Tensor] = field(default_factory=dict)
     #: How often each map had been written to in place when it was kept.
     versions: dict[str, int] = field(default_factory=dict)
@@ -50,14 +52,30 @@ class FeatureExtractor:
     def __call__(self, inputs: Tensor, layers: Sequence[str]) -> tuple[Tensor, ...]:
         """What ``layers`` give for ``inputs``; nothing runs once the last of them has.
 
+        Errors are those of ``with_output``.
+        """
+        return self._run(inputs, layers, stop=True)[0]
+
+    def with_output(
+        self, inputs: Tensor, layers: Sequence[str]
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The same, and what the whole network gives.
+
         Of a layer that runs several times, the first. Raises ``UsageError`` for a layer that does
         not run, gives no tensor, or whose map a later one overwrites.
         """
-        capture = _Capture(frozenset(layers))
+        return self._run(inputs, layers, stop=False)
+
+    def _run(
+        self, inputs: Tensor, layers: Sequence[str], *, stop: bool
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The output is empty where the network stopped before it."""
+        capture = _Capture(frozenset(layers), stop)
+        output = inputs.new_empty(0)
         token = _CAPTURE.set(capture)
         try:
             with suppress(_Complete):
-                self._network(inputs)
+                output = self._network(inputs)
         finally:
             _CAPTURE.reset(token)
         for layer in layers:
@@ -71,7 +89,7 @@ class FeatureExtractor:
                     f"what the layer {layer!r} gives is overwritten in place by what follows it; "
                     "name the layer that overwrites it"
                 )
-        return tuple(capture.maps[layer] for layer in layers)
+        return tuple(capture.maps[layer] for layer in layers), output
 
 
 def check_layers(network: nn.Module, layers: Sequence[str]) -> None:
@@ -101,5 +119,5 @@ def _keep(layer: str, module: nn.Module, inputs: tuple[object, ...], output: obj
     else:
         capture.versions[layer] = output._version
     capture.maps[layer] = output
-    if len(capture.maps) == len(capture.wanted):
+    if capture.stop and len(capture.maps) == len(capture.wanted):
         raise _Complete

@@ -109,6 +109,19 @@ class ModuleClassifier:
         Raises ``UsageError`` for a layer that is not among them, for a classifier that names none,
         and for a layer that gives no map.
         """
+        wanted = self._named(layers)
+        with self._precision():
+            return self._extract(self._brought(inputs), wanted)
+
+    def with_features(
+        self, inputs: Tensor, layers: Sequence[str] | None = None
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The same feature maps, and the logits ``[N, C]``, from one pass."""
+        wanted = self._named(layers)
+        with self._precision():
+            return self._extract.with_output(self._brought(inputs), wanted)
+
+    def _named(self, layers: Sequence[str] | None) -> tuple[str, ...]:
         known = self.spec.feature_layers
         if not known:
             raise UsageError(
@@ -122,8 +135,7 @@ class ModuleClassifier:
                     f"the classifier {self.spec.name} has no feature layer {layer!r}: it has "
                     f"{', '.join(known)}"
                 )
-        with self._precision():
-            return self._extract(self._brought(inputs), wanted)
+        return wanted
 
     @cached_property
     def _extract(self) -> FeatureExtractor:

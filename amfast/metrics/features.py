@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from amfast.classifiers.protocol import ClassifierSpec, to_classifier_input
+from amfast.classifiers.protocol import ModuleClassifier, to_classifier_input
 from amfast.errors import UsageError
 
 #: The network that gives a metric its bare name: the field's Inception, as published.
@@ -35,19 +34,6 @@ class FeatureNetwork(Protocol):
         ...
 
 
-class MapClassifier(Protocol):
-    """A classifier that shows its feature maps."""
-
-    @property
-    def spec(self) -> ClassifierSpec: ...
-
-    def __call__(self, inputs: Tensor) -> Tensor: ...
-
-    def features(self, inputs: Tensor, layers: Sequence[str] | None = None) -> tuple[Tensor, ...]:
-        """Normalised inputs -> the maps ``[N, C, H, W]`` of these layers, by default its own."""
-        ...
-
-
 class ClassifierFeatures:
     """A classifier as a feature network: its last feature maps, pooled over space, and its logits.
 
@@ -55,18 +41,22 @@ class ClassifierFeatures:
     comparable.
     """
 
-    def __init__(self, classifier: MapClassifier) -> None:
+    def __init__(self, classifier: ModuleClassifier) -> None:
         self.classifier = classifier
         self.name, self.fingerprint = classifier.spec.name, classifier.spec.fingerprint
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``FeatureNetwork``; raises ``UsageError`` for what are not images in [-1, 1]."""
+        """As ``FeatureNetwork``.
+
+        Raises ``UsageError`` for what are not images in [-1, 1], and for a classifier that names no
+        feature layers.
+        """
         check_images(images)
-        dtype = getattr(self.classifier, "dtype", torch.float32)
-        inputs = to_classifier_input(images, self.classifier.spec, dtype=dtype)
-        maps = self.classifier.features(inputs)[-1]
-        return maps.float().mean(dim=(2, 3)), self.classifier(inputs).float()
+        spec = self.classifier.spec
+        inputs = to_classifier_input(images, spec, dtype=self.classifier.dtype)
+        maps, logits = self.classifier.with_features(inputs, spec.feature_layers[-1:])
+        return maps[-1].float().mean(dim=(2, 3)), logits.float()
 
 
 def measure_name(metric: str, network: str) -> str:

@@ -73,6 +73,16 @@ def test_maps_by_hand() -> None:
     torch.testing.assert_close(narrow.features(x)[1], wrapped(x))
 
 
+def test_logits_and_maps_from_one_pass() -> None:
+    wrapped = tiny()[1]
+    x = torch.randn(2, 3, 8, 8)
+    layers = ["one", "two"]
+    maps, logits = wrapped.with_features(x, layers)
+    assert torch.equal(logits, wrapped(x))
+    for mine, alone in zip(maps, wrapped.features(x, layers), strict=True):
+        assert torch.equal(mine, alone)
+
+
 def test_maps_are_differentiable() -> None:
     module, wrapped = tiny(torch.float64)
     x = torch.randn(1, 3, 4, 4, dtype=torch.float64, requires_grad=True)

@@ -1,15 +1,14 @@
-"""A classifier as a feature network, through a stand-in whose maps are known."""
+"""A classifier as a feature network, through one whose maps are known."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from amfast.classifiers.protocol import ClassifierSpec, to_classifier_input
+from amfast.classifiers.protocol import ModuleClassifier, to_classifier_input, wrap_module
 from amfast.errors import UsageError
 from amfast.metrics.features import (
     ClassifierFeatures,
@@ -19,24 +18,31 @@ from amfast.metrics.features import (
     measure_name,
 )
 
-SPEC = ClassifierSpec("judge", 8, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), ("a", "b"), "fedcba9876543210")
+
+class Squares(nn.Module):
+    """Gives its inputs' first numbers as logits, past a layer of their squares."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Identity(), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last(self.first(x).square())
+        return x.flatten(1)[:, :2]
 
 
-class Judge:
-    """Its maps are its inputs, then their squares; it asks for the dtype of its inputs."""
-
-    spec = SPEC
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        assert inputs.dtype == self.dtype and not torch.is_grad_enabled()
-        return inputs.flatten(1)[:, :2]
-
-    def features(self, inputs: Tensor, layers: Sequence[str] | None = None) -> tuple[Tensor, ...]:
-        assert layers is None
-        return inputs, inputs.square()
+def judge(dtype: torch.dtype, layers: tuple[str, ...] = ("first", "last")) -> ModuleClassifier:
+    return wrap_module(
+        Squares(),
+        device=torch.device("cpu"),
+        dtype=dtype,
+        name="judge",
+        size=8,
+        mean=(0.4, 0.5, 0.6),
+        std=(0.2, 0.3, 0.4),
+        labels=("a", "b"),
+        feature_layers=layers,
+    )
 
 
 def images(count: int = 5) -> Tensor:
@@ -45,11 +51,12 @@ def images(count: int = 5) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_features_are_the_last_maps_pooled(dtype: torch.dtype) -> None:
-    network = ClassifierFeatures(Judge(dtype))
+    classifier = judge(dtype)
+    network = ClassifierFeatures(classifier)
     assert isinstance(network, FeatureNetwork)
-    assert (network.name, network.fingerprint) == ("judge", "fedcba9876543210")
+    assert (network.name, network.fingerprint) == ("judge", classifier.spec.fingerprint)
     features, logits = network(images())
-    inputs = to_classifier_input(images(), SPEC, dtype=dtype)
+    inputs = to_classifier_input(images(), classifier.spec, dtype=dtype)
     assert torch.equal(features, inputs.square().float().mean(dim=(2, 3)))
     assert torch.equal(logits, inputs.flatten(1)[:, :2].float())
     halves = [network(part)[0] for part in images().split(2)]
@@ -75,7 +82,12 @@ def test_only_the_published_inception_gives_the_bare_name() -> None:
 )
 def test_images_are_checked(bad: Tensor, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        ClassifierFeatures(Judge(torch.float32))(bad)
+        ClassifierFeatures(judge(torch.float32))(bad)
+
+
+def test_a_classifier_that_names_no_layers_is_refused() -> None:
+    with pytest.raises(UsageError, match="judge names no feature layers"):
+        ClassifierFeatures(judge(torch.float32, layers=()))(images())
 
 
 def test_rounding_is_no_range() -> None:
