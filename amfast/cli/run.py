@@ -13,10 +13,12 @@ import typer
 from amfast.cli import options
 from amfast.cli.console import complain, print_json
 from amfast.cli.progress import RunDisplay, show_plan, show_summary
+from amfast.cli.weights import fetch_all
 from amfast.device import keep_freed_memory
 from amfast.runs.directory import STATE_FILE
 from amfast.runs.plan import plan_run
 from amfast.runs.session import Job, execute, prepare
+from amfast.weights.catalogue import CATALOGUE
 
 SOME_FAILED, INTERRUPTED = 3, 130
 
@@ -43,6 +45,9 @@ def run(
     eps: options.Eps = "auto",
     classifier: options.Classifier = "embedded",
     classifier_weights: options.ClassifierWeights = None,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Download published weights that are not here yet.")
+    ] = False,
     method: Annotated[str, typer.Option(help="am-s (own embedding) or am-l (mean).")] = "am-l",
     profile: Annotated[
         str, typer.Option(help="paper, or biggan-am: as the authors' released code behaves.")
@@ -86,6 +91,10 @@ def run(
     """Optimise class embeddings; finished trials are kept, whatever happens."""
 
     keep_freed_memory()
+    if fetch:
+        wanted = (generator, weights), (classifier, classifier_weights)
+        published = [name for name, given in wanted if given is None and name in CATALOGUE]
+        fetch_all(published, quiet=quiet or as_json)
     job = prepare(
         classes=classes,
         generator=generator,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -62,25 +64,30 @@ def fetch(
 ) -> None:
     """Download weights, check them and convert them; what is here already is only checked."""
 
-    done: list[dict[str, Any]] = []
-    with _Display(quiet=as_json) as display:
+    paths = fetch_all(names, Patience(timeout=timeout), quiet=as_json)
+    if as_json:
+        return print_json(
+            [{"name": name, "path": str(path)} for name, path in zip(names, paths, strict=True)]
+        )
+    for path in paths:
+        stdout.print(str(path), highlight=False, markup=False, soft_wrap=True)
+
+
+def fetch_all(names: Sequence[str], patience: Patience = PATIENCE, *, quiet: bool) -> list[Path]:
+    """The files of these weights, downloaded where they are not here; exits when interrupted."""
+    paths = []
+    with _Display(quiet=quiet) as display:
         for name in names:
             try:
                 path = store.fetch(
-                    name,
-                    on_progress=display.show,
-                    on_note=display.say,
-                    patience=Patience(timeout=timeout),
+                    name, on_progress=display.show, on_note=display.say, patience=patience
                 )
             except KeyboardInterrupt:
                 display.close()
                 complain(f"interrupted; 'amfast weights fetch {name}' goes on from here")
                 raise typer.Exit(INTERRUPTED) from None
-            done.append({"name": name, "path": str(path)})
-    if as_json:
-        return print_json(done)
-    for entry in done:
-        stdout.print(entry["path"], highlight=False, markup=False, soft_wrap=True)
+            paths.append(path)
+    return paths
 
 
 @commands.command()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import pty
@@ -10,8 +11,10 @@ import subprocess
 import sys
 import threading
 
+from amfast.generators.architectures import ARCHITECTURES, random_biggan
 from amfast.weights.catalogue import CATALOGUE
 from tests.command import REPOSITORY, assert_refused, can_mount, environment, listing, wait_for
+from tests.generators.conftest import CONFIGS
 from tests.weights.conftest import (  # noqa: F401 - fixtures
     enter,
     file_size_limit,
@@ -162,3 +165,21 @@ def test_full_disk(tmp_path, invoke, home, server, enter, file_size_limit):  # n
             done = invoke(*fetch)
         assert listing(home) == ["downloads", "downloads/toy", "downloads/toy/lock"]
     assert_refused(done, 1, said)
+
+
+def test_a_run_fetches_what_it_needs(invoke, home, server, monkeypatch, tmp_path):  # noqa: F811
+    name, config = "biggan-128", CONFIGS["one-block"]
+    monkeypatch.setitem(ARCHITECTURES, name, config)
+    url = server.put("G_ema.pth", saved(dict(random_biggan(config).state_dict())))
+    file = dataclasses.replace(CATALOGUE[name].files[0], sources=(url,))
+    entry = dataclasses.replace(CATALOGUE[name], files=(file,), member=None)
+    monkeypatch.setitem(CATALOGUE, name, entry)
+    run = ("run", "--generator", name, "--classes", "1", "--trials", "1", "--latents", "2")
+    run = (*run, "--steps", "1", "--outdir", str(tmp_path / "runs"))
+    assert_refused(invoke(*run), 1, "run 'amfast weights fetch biggan-128'")
+    answer = invoke(*run, "--fetch")
+    assert answer.returncode == 0, answer.stderr
+    assert f"downloading {file.name} from {url}\n" in answer.stderr
+    requests = len(server.log)
+    answer = invoke(*run, "--fetch", "--quiet")  # the embedded classifier is never fetched
+    assert (answer.returncode, answer.stderr, len(server.log)) == (0, "", requests)
