@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 import zipfile
 import zlib
@@ -143,10 +144,11 @@ def _what_is_wrong(file: IO[bytes], path: Path, error: Exception) -> str:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return f"{path} is truncated or damaged: {reason}"
     # torch's own message goes on for lines, and advises to switch the check off.
-    reason = str(error).split("Please file an issue")[0].split("WeightsUnpickler error:")[-1]
+    name = re.search(r"GLOBAL (\S+)", str(error))
+    asked = f" (it asks for {name[1][:80]})" if name else ""
     return (
-        f"{path} is damaged or holds more than tensors, which amfast does not unpickle because "
-        f"that can run code: {' '.join(reason.split())[:300]}"
+        f"{path} is damaged or holds more than tensors{asked}, which amfast does not unpickle "
+        "because that can run code"
     )
 
 
