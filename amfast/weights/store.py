@@ -27,6 +27,9 @@ _FORMAT = {"format": "amfast-weights", "format_version": 1}
 
 State = Literal["absent", "unfinished", "fetched"]
 
+#: Under which option the commands take a file in the store's place; no command takes a metric's.
+_OPTIONS: dict[Kind, str] = {"generator": "--weights", "classifier": "--classifier-weights"}
+
 
 @dataclass(frozen=True)
 class Status:
@@ -84,9 +87,11 @@ def resolve(name: str) -> Path:
     """
     entry, there = find(name), path(name)
     if not there.is_file():
+        option = _OPTIONS.get(entry.kind)
+        instead = f", or give a file with {option}" if option else ""
         raise WeightsError(
             f"the weights of {name} are not here: run 'amfast weights fetch {name}' "
-            f"({shown_size(entry.size)}, licence: {entry.licence}), or give a file with --weights"
+            f"({shown_size(entry.size)}, licence: {entry.licence}){instead}"
         )
     return there
 
