@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from amfast.errors import UsageError
 from amfast.generators.protocol import Generator
 from amfast.optimize.memory import Pass, out_of_memory, plan_passes
 from amfast.optimize.noise_layer import apply_noise_layers
@@ -190,20 +191,34 @@ class Step:
 
     def _run_pass(self, item: tuple[Pass, Any]) -> tuple[Tensor, Tensor]:
         part, prepared = item
-        leaf = self.slots.variables[part.trials].requires_grad_()
-        embeddings = leaf[:, : self.slots.start.shape[1]]
+        width = self.slots.start.shape[1]
+        variables = self.slots.variables[part.trials]
+        embeddings = variables[:, :width].requires_grad_()
+        leaves, seen = [embeddings], embeddings
         if self.settings.clamp_in_graph:
-            embeddings = embeddings.clamp(*self.generator.spec.clip_range)
+            seen = embeddings.clamp(*self.generator.spec.clip_range)
         if self.settings.noise_layer:
-            layers = leaf[:, self.slots.start.shape[1] :]
-            prepared = self.generator.prepare_latents(apply_noise_layers(layers, prepared))
+            leaves.append(variables[:, width:].requires_grad_())
+            prepared = self.generator.prepare_latents(apply_noise_layers(leaves[1], prepared))
         targets = self._targets[part.trials, part.latents]
-        rows = evaluate(self.objective, self.generator, embeddings, prepared, targets.flatten())
+        rows = evaluate(self.objective, self.generator, seen, prepared, targets.flatten())
         rows = rows.view_as(targets)
         # Each trial's part of the gradient is scaled for itself: no trial can push another's out
         # of a 16-bit format's range. The scales are powers of two, so dividing them out is exact.
         scale = self.slots.loss_scale[part.trials, None]
-        (scaled,) = torch.autograd.grad(
-            rows, leaf, (scale / self.settings.latents).expand_as(rows).to(rows)
-        )
+        scaled = self._gradients(rows, leaves, (scale / self.settings.latents).expand_as(rows))
         return rows.detach(), scaled / scale
+
+    def _gradients(self, rows: Tensor, leaves: list[Tensor], d_rows: Tensor) -> Tensor:
+        """By each of ``leaves``, side by side; ``UsageError`` where one would learn nothing."""
+        found: Sequence[Tensor | None] = [None] * len(leaves)
+        if rows.requires_grad:
+            found = torch.autograd.grad(rows, leaves, d_rows.to(rows), allow_unused=True)
+        names = ("embeddings through __call__", "latents through prepare_latents")
+        for name, gradient in zip(names, found, strict=False):
+            if gradient is None:
+                raise UsageError(
+                    f"no gradient flows from the images of generator {self.generator.spec.name} "
+                    f"to the {name}: is it under torch.no_grad?"
+                )
+        return torch.cat([gradient for gradient in found if gradient is not None], dim=1)

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from amfast.api import engine_settings, objective_for
 from amfast.classifiers.protocol import ClassifierSpec, ModuleClassifier
 from amfast.config import RunConfig, make_config
+from amfast.errors import UsageError
 from amfast.generators.architectures import random_biggan, random_deep
 from amfast.generators.biggan import BigGANGenerator
 from amfast.generators.biggan_deep import BigGANDeepGenerator
+from amfast.generators.frozen import PreparedLatents
 from amfast.generators.reference import BigGAN
 from amfast.generators.reference_deep import BigGANDeep
 from amfast.optimize.engine import TrialResult, optimize_trials
@@ -148,3 +150,36 @@ def test_a_noise_layer_learns_beside_the_papers_embedding(family: str) -> None:
         torch.testing.assert_close(alone.embedding, result.embedding, rtol=0, atol=1e-6)
         assert result.embedding.shape == result.start.shape
         assert not torch.allclose(result.history, without.history, atol=1e-5)
+
+
+class Mute:
+    """A generator of which one method lets no gradient through."""
+
+    def __init__(self, method: str) -> None:
+        model, build = MODELS["biggan"]
+        inner = build(model, name="mute", labels=("a", "b"), device=CPU, dtype=torch.float64)  # type: ignore[operator]
+        self.spec, self.class_embeddings = inner.spec, inner.class_embeddings
+        self.methods = {"prepare_latents": inner.prepare_latents, "__call__": inner.__call__}
+        self.methods[method] = torch.no_grad()(self.methods[method])
+
+    def prepare_latents(self, latents: Tensor) -> PreparedLatents:
+        return self.methods["prepare_latents"](latents)
+
+    def __call__(self, embeddings: Tensor, latents: Tensor | PreparedLatents) -> Tensor:
+        return self.methods["__call__"](embeddings, latents)
+
+
+@pytest.mark.parametrize("method", ["__call__", "prepare_latents"])
+def test_a_generator_without_gradients_is_refused(method: str) -> None:
+    """It would cost what a run costs, and learn nothing."""
+    generator, judge = Mute(method), classifier()
+    config = make_config(classes=(0, 1), noise_layer=True, steps=1, latents=2)
+    found = optimize_trials(
+        generator,
+        objective_for(judge, config),
+        TRIALS,
+        lambda some: starts(some, generator.spec.embedding_dim),
+        engine_settings(generator, judge, config),
+    )
+    with pytest.raises(UsageError, match=f"no gradient flows .* generator mute .* {method}"):
+        list(found)
