@@ -25,7 +25,7 @@ def infer_config(
     try:
         blocks = len([k for k in state if re.fullmatch(r"blocks\.\d+\.0\.conv1\.weight", k)])
         fan_ins = [state[f"blocks.{i}.0.conv1.weight"].shape[1] for i in range(blocks)]
-        last = state[f"blocks.{blocks - 1}.0.conv1.weight"].shape[0]
+        last = state[f"blocks.{max(blocks, 1) - 1}.0.conv1.weight"].shape[0]
         (attention,) = (int(k.split(".")[1]) for k in state if k.endswith(".1.gamma"))
         num_classes, embedding_dim = state["shared.weight"].shape
         return BigGANConfig(

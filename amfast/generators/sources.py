@@ -54,7 +54,11 @@ def load_plain(name: str, weights: str | Path | None, eps: EpsProfile) -> PlainG
     path, shown = _locate(name, weights)
     state, metadata, path = read_generator(path)
     values = {key: metadata.get(key) for key in ("norm_eps", "spectral_eps")}
-    model = _build(state, _checked_eps(name, eps, values, path))
+    found_eps = _checked_eps(name, eps, values, path)
+    try:
+        model = _build(state, found_eps)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
     _check_architecture(name, model.config, path)
     return PlainGenerator(model, shown, _labels(metadata, model.config.num_classes, path))
 

@@ -139,10 +139,12 @@ def test_bad_files(tmp_path: Path) -> None:
     refused("truncated or damaged")
     state["linear.bias"][0] = torch.nan
     torch.save(state, path)
-    refused("not finite: linear.bias")
+    refused(r"w\.pth: these weights do not fit .* not finite: linear.bias")
     del state["linear.bias"]
     torch.save(state, path)
     refused("missing: linear.bias")
+    torch.save({"a": torch.zeros(3)}, path)
+    refused(r"w\.pth: these weights are not a BigGAN .* \('blocks.0.0.conv1.weight'\)")
     torch.save({"state_dict": {"a": 1}}, path)
     refused("holds no state_dict")
     path = tmp_path
