@@ -9,17 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from amfast.classes import select_classes
-from amfast.classifiers.protocol import Classifier, wrap_module
+from amfast.classifiers.protocol import Classifier, ModuleClassifier, wrap_module
 from amfast.config import CompileMode, RunConfig, make_config
 from amfast.errors import UsageError
 from amfast.generators.protocol import Generator, device_of
 from amfast.metrics.embedding import EmbeddingScore, score_embedding
 from amfast.metrics.ranking import FLOOR, rank
 from amfast.optimize.compiled import compiled_for
+from amfast.optimize.diversity import DiversityTerm, Phi
 from amfast.optimize.engine import Progress, Settings, TrialResult, optimize_trials
 from amfast.optimize.initializers import METHODS, MethodName, initial_embeddings
 from amfast.optimize.memory import images_per_pass, plan_passes
-from amfast.optimize.objective import TargetLogProb
+from amfast.optimize.objective import TargetLogProb, images_together
 from amfast.optimize.precision import initial_loss_scale
 from amfast.optimize.profile import PROFILES, ProfileName
 from amfast.optimize.slots import Slots
@@ -79,6 +80,8 @@ def optimize(
     method: MethodName = "am-l",
     profile: ProfileName = "paper",
     noise_layer: bool = False,
+    diversity: Phi = "softmax",
+    diversity_weight: float = 1.0,
     trials: int | None = None,
     steps: int = 200,
     latents: int | None = None,
@@ -104,11 +107,13 @@ def optimize(
     the generator's precision; use ``amfast.wrap_module`` for others. ``profile`` is ``"paper"`` or
     ``"biggan-am"``, the behaviour of the authors' released code (docs/profiles.md); ``trials`` (5
     or 3), ``latents`` (20 or 10) and ``lr`` default to its own. ``noise_layer`` learns a linear map
-    of each trial's latents beside its embedding. ``batch_embeddings`` trials
-    are optimised together, and at most ``microbatch`` images are in one pass. ``stop`` ends a trial
-    early by its own history: ``"plateau"`` or ``"prob=P"``. ``compile`` puts the classifier under
-    ``torch.compile`` and, on CUDA, the step into a CUDA graph; ``"auto"`` does so on CUDA alone.
-    ``on_note`` hears of what a user should know, such as a smaller pass after memory ran out.
+    of each trial's latents beside its embedding. ``diversity`` is what am-d-s and am-d-l compare
+    images by, and ``diversity_weight`` the paper's lambda (section 3.5). ``batch_embeddings``
+    trials are optimised together, and at most ``microbatch`` images are in one pass. ``stop`` ends
+    a trial early by its own history: ``"plateau"`` or ``"prob=P"``. ``compile`` puts the classifier
+    under ``torch.compile`` and, on CUDA, the step into a CUDA graph; ``"auto"`` does so on CUDA
+    alone. ``on_note`` hears of what a user should know, such as a smaller pass after memory ran
+    out.
 
     Works on the generator's device, where the classifier must be too; on a CPU, passes run side by
     side in threads, so both must be callable from several at once, as any ``nn.Module`` is that
@@ -132,6 +137,8 @@ def optimize(
         method=method,
         profile=profile,
         noise_layer=noise_layer,
+        diversity=diversity,
+        diversity_weight=diversity_weight,
         trials=trials,
         steps=steps,
         latents=latents,
@@ -177,7 +184,12 @@ def objective_for(classifier: Classifier, config: RunConfig) -> TargetLogProb:
 
     Scores are not taken with it: they judge every profile's embeddings alike.
     """
-    return TargetLogProb(classifier, PROFILES[config.profile].classifier_input(classifier.spec))
+    term = DiversityTerm(config.diversity, config.diversity_weight)
+    return TargetLogProb(
+        classifier,
+        PROFILES[config.profile].classifier_input(classifier.spec),
+        term if METHODS[config.method].explicit_diversity else None,
+    )
 
 
 def own_rows(generator: Generator, classifier: Classifier) -> dict[int, int]:
@@ -220,7 +232,8 @@ def run_trials(
     table, rows = generator.class_embeddings, own_rows(generator, classifier)
     if config.compile == "on" or (config.compile == "auto" and table.is_cuda):
         together = min(settings.slots, len(trials))
-        passes = plan_passes(together, settings.latents, settings.images_per_pass)
+        paired = images_together(objective_for(classifier, config))
+        passes = plan_passes(together, settings.latents, settings.images_per_pass, paired)
         required, size = config.compile == "on", objective_for(classifier, config).input_spec.size
         classifier = compiled_for(
             classifier, passes, table.device, size=size, required=required, on_note=on_note
@@ -263,7 +276,18 @@ def score_trials(
 
 
 def check_method(generator: Generator, classifier: Classifier, config: RunConfig) -> None:
-    """Raise ``UsageError`` before any work if the method cannot start for one of the classes."""
+    """Raise ``UsageError`` before any work if the method cannot start for one of the classes.
+
+    Also if it compares feature maps and the classifier names none.
+    """
+    maps = isinstance(classifier, ModuleClassifier) and classifier.spec.feature_layers
+    wanted = METHODS[config.method].explicit_diversity and config.diversity == "conv5"
+    if wanted and not maps:
+        raise UsageError(
+            "diversity conv5 compares the classifier's last feature maps, and "
+            f"{classifier.spec.name} names none: use softmax or pixel, or "
+            "amfast.wrap_module(module, feature_layers=[...])"
+        )
     if METHODS[config.method].starts_at == "own":
         rows = own_rows(generator, classifier)
         lacking = [classifier.spec.labels[i] for i in config.classes if i not in rows]

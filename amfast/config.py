@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from amfast.errors import UsageError
+from amfast.optimize.diversity import Phi
 from amfast.optimize.initializers import METHODS, MethodName
 from amfast.optimize.profile import PROFILES, ProfileName
 from amfast.optimize.stopping import parse_stop
@@ -31,7 +32,9 @@ class RunConfig(BaseModel):
     ``classes`` are ids of the classifier's labels. ``profile`` names a reading of the method
     (``amfast.optimize.profile``): ``trials``, ``latents`` and ``lr`` default to its own, ``lr`` in
     the paper's to 0.01 for AM-S and 0.1 for AM-L (section 2). ``noise_layer`` learns a linear map
-    of the latents beside the embedding, which alone is kept. ``stop`` names a rule of
+    of the latents beside the embedding, which alone is kept. ``diversity`` and
+    ``diversity_weight``, the paper's lambda, are the explicit term's of am-d-s and am-d-l
+    (``amfast.optimize.diversity``), which take an even number of latents. ``stop`` names a rule of
     ``amfast.optimize.stopping``. ``microbatch`` bounds the images in one pass; None lets the device
     decide. ``compile``: the classifier under ``torch.compile`` and, on CUDA, the step as a CUDA
     graph; ``"auto"`` does so on CUDA alone. ``weights`` is the generator's file where it is not its
@@ -52,6 +55,8 @@ class RunConfig(BaseModel):
     method: MethodName = "am-l"
     profile: ProfileName = "paper"
     noise_layer: bool = False
+    diversity: Phi = "softmax"
+    diversity_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     trials: Annotated[int, Field(ge=1, le=10_000)]
     steps: Count = 200
     latents: Count
@@ -70,6 +75,14 @@ class RunConfig(BaseModel):
     def _known_rule(cls, text: str) -> str:
         parse_stop(text)
         return text
+
+    @model_validator(mode="after")
+    def _pairs(self) -> RunConfig:
+        if METHODS[self.method].explicit_diversity and self.latents % 2:
+            raise ValueError(
+                f"{self.method} compares latents in pairs: {self.latents} of them cannot be paired"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -48,7 +48,18 @@ def run(
     fetch: Annotated[
         bool, typer.Option("--fetch", help="Download published weights that are not here yet.")
     ] = False,
-    method: Annotated[str, typer.Option(help="am-s (own embedding) or am-l (mean).")] = "am-l",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="am-s (own embedding) or am-l (mean); am-d-s, am-d-l: with a diversity term."
+        ),
+    ] = "am-l",
+    diversity: Annotated[
+        str, typer.Option(help="What am-d compares images by: pixel, conv5 or softmax.")
+    ] = "softmax",
+    diversity_weight: Annotated[
+        float, typer.Option("--lambda", help="The weight of am-d's diversity term.")
+    ] = 1.0,
     profile: Annotated[
         str, typer.Option(help="paper, or biggan-am: as the authors' released code behaves.")
     ] = "paper",
@@ -107,6 +118,8 @@ def run(
         method=method,
         profile=profile,
         noise_layer=noise_layer,
+        diversity=diversity,
+        diversity_weight=diversity_weight,
         trials=trials,
         steps=steps,
         latents=latents,

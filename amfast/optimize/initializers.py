@@ -1,4 +1,4 @@
-"""Where a trial's embedding starts (paper, section 2: AM-S and AM-L)."""
+"""Where a trial's embedding starts (paper, section 2: AM-S and AM-L; 3.5: AM-D)."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ from torch import Tensor
 
 from amfast.optimize.trials import Trial
 
-MethodName = Literal["am-s", "am-l"]
+MethodName = Literal["am-s", "am-l", "am-d-s", "am-d-l"]
 
 
 @dataclass(frozen=True)
 class Method:
-    """AM-S starts at the class's own embedding, AM-L at the mean of all; both add N(0, 0.1)."""
+    """AM-S starts at the class's own embedding, AM-L at the mean of all; both add N(0, 0.1).
+
+    AM-D-S and AM-D-L are the same with an explicit term of diversity (paper, section 3.5).
+    """
 
     starts_at: Literal["own", "mean"]
     learning_rate: float
     noise: float = 0.1
+    explicit_diversity: bool = False
 
 
 METHODS: dict[MethodName, Method] = {
     "am-s": Method("own", learning_rate=0.01),
     "am-l": Method("mean", learning_rate=0.1),
+    "am-d-s": Method("own", learning_rate=0.01, explicit_diversity=True),
+    "am-d-l": Method("mean", learning_rate=0.1, explicit_diversity=True),
 }
 
 

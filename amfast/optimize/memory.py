@@ -27,13 +27,14 @@ class Pass:
     latents: slice
 
 
-def plan_passes(trials: int, latents: int, images_per_pass: int) -> list[Pass]:
+def plan_passes(trials: int, latents: int, images_per_pass: int, together: int = 1) -> list[Pass]:
     """Cut ``trials x latents`` images into passes of at most ``images_per_pass``.
 
     Whole trials share a pass as long as they fit, as evenly as they can; a trial with more latents
-    than a pass holds is spread over several, and its gradient is their sum.
+    than a pass holds is spread over several, ``together`` of them never, and its gradient is their
+    sum.
     """
-    columns = min(latents, images_per_pass)
+    columns = max(together, min(latents, images_per_pass) // together * together)
     most = max(1, images_per_pass // latents)
     rows = math.ceil(trials / math.ceil(trials / most))
     return [
@@ -106,4 +107,5 @@ def _one_trial(generator: Generator, objective: Objective, images: int) -> tuple
     latents = torch.zeros(1, images, generator.spec.latent_dim, device=leaf.device)
     targets = torch.zeros(images, dtype=torch.int64, device=leaf.device)
     prepared = generator.prepare_latents(latents)
-    return leaf, evaluate(objective, generator, leaf, prepared, targets)
+    gaps = torch.ones(images // 2, device=leaf.device)
+    return leaf, evaluate(objective, generator, leaf, prepared, targets, gaps)[1]

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from amfast.errors import UsageError
 from amfast.generators.protocol import Generator
+from amfast.optimize.diversity import latent_gaps
 from amfast.optimize.memory import Pass, out_of_memory, plan_passes
 from amfast.optimize.noise_layer import apply_noise_layers
-from amfast.optimize.objective import Objective, evaluate
+from amfast.optimize.objective import Objective, evaluate, images_together
 from amfast.optimize.parallel import Map, side_by_side
 from amfast.optimize.slots import Slots
 from amfast.optimize.trials import draw_latents, draw_shared_latents
@@ -61,7 +62,7 @@ class Step:
         self.images_per_pass = settings.images_per_pass
         self.slots = Slots.begin([], generator.class_embeddings[:0], 0)
         self._latents: Tensor  # [T, Z, D]
-        self._prepared: list[Any]  # by pass
+        self._prepared: list[tuple[Pass, Any, Tensor | None]]
         self._targets: Tensor  # [T, Z]
         self._stack = ExitStack()
 
@@ -123,7 +124,8 @@ class Step:
 
     def _plan(self) -> None:
         count, latents = len(self.slots.trials), self.settings.latents
-        self._passes = plan_passes(count, latents, self.images_per_pass)
+        together = images_together(self.objective)
+        self._passes = plan_passes(count, latents, self.images_per_pass, together)
         self._stack.close()
         device = self.slots.start.device
         self._run_passes: Map[tuple[Tensor, Tensor]] = self._stack.enter_context(
@@ -133,13 +135,14 @@ class Step:
     def prepare(self) -> None:
         """What depends on the latents alone, once for all the steps that use them.
 
-        With a noise layer that is nothing.
+        With a noise layer that is how far they are apart, at most.
         """
         drawn = [self._latents[part.trials, part.latents] for part in self._passes]
-        if self.settings.noise_layer:
-            self._prepared = drawn
-        else:
-            self._prepared = [self.generator.prepare_latents(latents) for latents in drawn]
+        prepare = self.generator.prepare_latents
+        prepared = drawn if self.settings.noise_layer else [prepare(latents) for latents in drawn]
+        paired = images_together(self.objective) > 1
+        gaps = [latent_gaps(latents).flatten() if paired else None for latents in drawn]
+        self._prepared = list(zip(self._passes, prepared, gaps, strict=True))
 
     def __call__(self) -> None:
         while True:
@@ -162,7 +165,7 @@ class Step:
             (p.trials.stop - p.trials.start) * (p.latents.stop - p.latents.start)
             for p in self._passes
         )
-        if most == 1:
+        if most <= images_together(self.objective):
             raise error
         self.images_per_pass = most // 2
         self.on_note(
@@ -173,13 +176,11 @@ class Step:
         self.prepare()
 
     def ascend(self) -> tuple[Tensor, Tensor]:
-        """Log-probabilities ``[T, Z]`` and the gradient ``[T, V]`` of their mean over the latents.
+        """Log-probabilities ``[T, Z]`` and the gradient ``[T, V]`` of the mean worth over them.
 
         The slots are only read, so a step that runs out of memory here can be made again.
         """
-        done = self._run_passes(
-            self._run_pass, list(zip(self._passes, self._prepared, strict=True))
-        )
+        done = self._run_passes(self._run_pass, self._prepared)
         if len(done) == 1:
             return done[0]
         log_prob = torch.empty(self._targets.shape, device=self._targets.device)
@@ -189,8 +190,8 @@ class Step:
             gradient[part.trials] += d_variables
         return log_prob, gradient
 
-    def _run_pass(self, item: tuple[Pass, Any]) -> tuple[Tensor, Tensor]:
-        part, prepared = item
+    def _run_pass(self, item: tuple[Pass, Any, Tensor | None]) -> tuple[Tensor, Tensor]:
+        part, prepared, gaps = item
         width = self.slots.start.shape[1]
         variables = self.slots.variables[part.trials]
         embeddings = variables[:, :width].requires_grad_()
@@ -201,13 +202,17 @@ class Step:
             leaves.append(variables[:, width:].requires_grad_())
             prepared = self.generator.prepare_latents(apply_noise_layers(leaves[1], prepared))
         targets = self._targets[part.trials, part.latents]
-        rows = evaluate(self.objective, self.generator, seen, prepared, targets.flatten())
-        rows = rows.view_as(targets)
+        log_prob, rows = (
+            of_all.view_as(targets)
+            for of_all in evaluate(
+                self.objective, self.generator, seen, prepared, targets.flatten(), gaps
+            )
+        )
         # Each trial's part of the gradient is scaled for itself: no trial can push another's out
         # of a 16-bit format's range. The scales are powers of two, so dividing them out is exact.
         scale = self.slots.loss_scale[part.trials, None]
         scaled = self._gradients(rows, leaves, (scale / self.settings.latents).expand_as(rows))
-        return rows.detach(), scaled / scale
+        return log_prob.detach(), scaled / scale
 
     def _gradients(self, rows: Tensor, leaves: list[Tensor], d_rows: Tensor) -> Tensor:
         """By each of ``leaves``, side by side; ``UsageError`` where one would learn nothing."""
@@ -215,10 +220,12 @@ class Step:
         if rows.requires_grad:
             found = torch.autograd.grad(rows, leaves, d_rows.to(rows), allow_unused=True)
         names = ("embeddings through __call__", "latents through prepare_latents")
+        gradients = []
         for name, gradient in zip(names, found, strict=False):
             if gradient is None:
                 raise UsageError(
                     f"no gradient flows from the images of generator {self.generator.spec.name} "
                     f"to the {name}: is it under torch.no_grad?"
                 )
-        return torch.cat([gradient for gradient in found if gradient is not None], dim=1)
+            gradients.append(gradient)
+        return torch.cat(gradients, dim=1) if len(gradients) > 1 else gradients[0]

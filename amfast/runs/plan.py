@@ -11,6 +11,7 @@ import torch
 from amfast.api import engine_settings, objective_for
 from amfast.optimize.engine import optimize_trials
 from amfast.optimize.memory import plan_passes, saved_bytes_per_image
+from amfast.optimize.objective import images_together
 from amfast.optimize.trials import plan_trials
 from amfast.runs.session import Job
 
@@ -40,7 +41,9 @@ def plan_run(job: Job, *, timed_steps: int = 3) -> RunPlan:
     settings = engine_settings(job.generator, job.classifier, config)
     trials = plan_trials(config.classes, config.trials, config.seed)
     batch = trials[: config.batch_embeddings]
-    passes = plan_passes(len(batch), config.latents, settings.images_per_pass)
+    passes = plan_passes(
+        len(batch), config.latents, settings.images_per_pass, images_together(objective)
+    )
     side_by_side = torch.get_num_threads() if job.config.device == "cpu" else 1
     together = batch[: passes[:side_by_side][-1].trials.stop]
     mean = job.generator.class_embeddings.mean(dim=0)

@@ -36,13 +36,13 @@ def test_tanh_is_left_to_the_objective_where_the_generator_can() -> None:
     images = generator(embeddings, latents)
     torch.testing.assert_close(generator.pre_tanh(embeddings, latents).tanh(), images)
     wanted = objective(images, TARGETS)
-    found = evaluate(objective, generator, embeddings, latents, TARGETS)
+    found = evaluate(objective, generator, embeddings, latents, TARGETS)[0]
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
     gradients = [torch.autograd.grad(rows.sum(), embeddings)[0] for rows in (found, wanted)]
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4 * float(gradients[1].abs().max()))
 
     generator._network.forward = None  # type: ignore[method-assign, assignment]
-    assert torch.equal(evaluate(objective, generator, embeddings, latents, TARGETS), found)
+    assert torch.equal(evaluate(objective, generator, embeddings, latents, TARGETS)[0], found)
 
 
 def test_other_generators_and_objectives_get_images(
@@ -51,14 +51,14 @@ def test_other_generators_and_objectives_get_images(
     embeddings, latents = generator.class_embeddings[:2], torch.zeros(2, 3, 3)
     images = generator(embeddings, latents)
     objective = TargetLogProb(classifier)
-    found = evaluate(objective, generator, embeddings, latents, TARGETS)
+    found = evaluate(objective, generator, embeddings, latents, TARGETS)[0]
     assert torch.equal(found, objective(images, TARGETS))
     frozen = amfast.load_generator("embedded", device="cpu")
     latents = torch.zeros(1, 6, frozen.spec.latent_dim)
     brightness = evaluate(
         lambda images, targets: images.mean((1, 2, 3)) + targets,
         *(frozen, frozen.class_embeddings[:1], latents, TARGETS),
-    )
+    )[1]
     assert ((brightness - TARGETS).abs() <= 1).all()
 
 

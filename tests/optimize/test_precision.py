@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from amfast.ops.resize_to_classifier import ImageInput
 from amfast.optimize.engine import optimize_trials
 from amfast.optimize.objective import TargetLogProb
 from amfast.optimize.precision import FP16_LOSS_SCALE, initial_loss_scale
@@ -37,8 +38,9 @@ class Steep(TargetLogProb):
         super().__init__(classifier)
         self.steepness = steepness
 
-    def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
-        rows = super().__call__(ThroughHalf.apply(images), targets)  # type: ignore[no-untyped-call]
+    def __call__(self, images: Tensor, targets: Tensor, input: ImageInput = "image") -> Tensor:
+        half = ThroughHalf.apply(images)  # type: ignore[no-untyped-call]
+        rows = super().__call__(half, targets, input)
         return rows * torch.where(targets == 2, self.steepness, 1.0)
 
 
