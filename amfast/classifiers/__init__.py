@@ -20,7 +20,7 @@ from amfast.embedded import EMBEDDED
 from amfast.embedded.shapenet import FEATURE_LAYERS, ShapeNet
 from amfast.errors import UsageError, WeightsError
 from amfast.fingerprint import fingerprint
-from amfast.weights.files import read_labels, read_safetensors
+from amfast.weights.files import RANDOM, read_labels, read_safetensors
 
 __all__ = [
     "Classifier",
@@ -65,6 +65,9 @@ def load_classifier(
     if name not in EMBEDDED_CLASSIFIERS:
         known = ", ".join([*EMBEDDED_CLASSIFIERS, *PUBLISHED, f"{TIMM}NAME"])
         raise UsageError(f"unknown classifier {name!r}; it may be one of {known}")
+    if str(weights) == RANDOM:
+        known = ", ".join([*PUBLISHED, f"{TIMM}NAME"])
+        raise UsageError(f"random weights are for {known}; {name} has its own")
     path = EMBEDDED / EMBEDDED_CLASSIFIERS[name] if weights is None else Path(weights)
     state, metadata = read_safetensors(path)
     labels = tuple(read_labels(metadata, path))

@@ -86,6 +86,8 @@ def test_embedded_classifiers() -> None:
 
 
 def test_bad_names_and_files(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="random weights are for alexnet, .*; embedded has"):
+        amfast.load_classifier("embedded", weights="random")
     with pytest.raises(UsageError, match="unknown classifier 'alexnet-9'"):
         amfast.load_classifier("alexnet-9")
     generator = Path(amfast.__file__).parent / "embedded" / "generator.safetensors"
