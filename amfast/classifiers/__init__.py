@@ -13,7 +13,13 @@ from amfast.classifiers.protocol import (
     to_classifier_input,
     wrap_module,
 )
-from amfast.classifiers.published import PUBLISHED, TIMM, load_published, load_timm
+from amfast.classifiers.published import (
+    PUBLISHED,
+    TIMM,
+    load_published,
+    load_timm,
+    published_labels,
+)
 from amfast.config import DtypeName
 from amfast.device import resolve_device, resolve_dtype
 from amfast.embedded import EMBEDDED
@@ -26,6 +32,7 @@ __all__ = [
     "Classifier",
     "ClassifierSpec",
     "ModuleClassifier",
+    "class_names",
     "load_classifier",
     "to_classifier_input",
     "wrap_module",
@@ -36,6 +43,14 @@ EMBEDDED_CLASSIFIERS = {
     "embedded": "classifier.safetensors",
     "embedded-unseen": "classifier-unseen.safetensors",
 }
+
+
+def class_names(name: str) -> tuple[str, ...]:
+    """The names of a classifier's classes; those of the paper's need no weights to be here.
+
+    Errors are those of ``load_classifier``.
+    """
+    return published_labels(name) if name in PUBLISHED else load_classifier(name).spec.labels
 
 
 def load_classifier(

@@ -58,23 +58,16 @@ def load_published(name: str, weights: str | Path | None) -> tuple[nn.Module, Cl
     Arguments and errors are those of ``load_classifier``.
     """
     architecture = PUBLISHED[name]
-    function = getattr(torchvision_models(), architecture.function)
-    options: dict[str, Any] = {"weights": None, "num_classes": architecture.num_classes}
-    if name == "inception_v3":
-        # As its published weights were trained: it brings ImageNet's normalisation to its own.
-        options |= {"transform_input": True, "init_weights": False}
     labels: tuple[str, ...] = ()
     if weights is not None and str(weights) == RANDOM:
-        module = with_random_weights(function, options)
+        module = with_random_weights(*_architecture(name))
         shown = f"{name}-random"
     else:
         path = _path(name, weights)
         tensors_alone = CATALOGUE[name].tensors_alone
         state, metadata = read_weights(path, tensors_alone=tensors_alone)
         labels = tuple(read_labels(metadata, path))
-        with torch.device("meta"):
-            module = function(**options)
-        _fill(module, state, f"the classifier {name}")
+        module = _filled(name, state)
         shown = name if weights is None else path.stem
     spec = ClassifierSpec(
         name=shown,
@@ -86,6 +79,22 @@ def load_published(name: str, weights: str | Path | None) -> tuple[nn.Module, Cl
         feature_layers=architecture.feature_layers,
     )
     return module.eval().requires_grad_(False), spec
+
+
+def check_classifier(name: str, state: Mapping[str, Tensor]) -> None:
+    """Raise ``WeightsError`` unless these tensors are those of the published classifier ``name``.
+
+    ``UsageError`` without torchvision.
+    """
+    _filled(name, state)
+
+
+def published_labels(name: str) -> tuple[str, ...]:
+    """The names of a published classifier's classes, for which its weights are not needed.
+
+    Raises ``UsageError`` for ImageNet's without torchvision.
+    """
+    return _labels(PUBLISHED[name].num_classes)
 
 
 def load_timm(name: str, weights: str | Path | None) -> tuple[nn.Module, ClassifierSpec]:
@@ -126,6 +135,24 @@ def load_timm(name: str, weights: str | Path | None) -> tuple[nn.Module, Classif
         fingerprint=fingerprint(module.state_dict()),
     )
     return module.eval().requires_grad_(False), spec
+
+
+def _architecture(name: str) -> tuple[Any, dict[str, Any]]:
+    """The function that makes a published classifier, and its options."""
+    architecture = PUBLISHED[name]
+    options: dict[str, Any] = {"weights": None, "num_classes": architecture.num_classes}
+    if name == "inception_v3":
+        # As its published weights were trained: it brings ImageNet's normalisation to its own.
+        options |= {"transform_input": True, "init_weights": False}
+    return getattr(torchvision_models(), architecture.function), options
+
+
+def _filled(name: str, state: Mapping[str, Tensor]) -> nn.Module:
+    function, options = _architecture(name)
+    with torch.device("meta"):
+        module: nn.Module = function(**options)
+    _fill(module, state, f"the classifier {name}")
+    return module
 
 
 def _fill(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from amfast.classifiers import load_classifier
+from amfast.classifiers import class_names
 from amfast.cli import options
 from amfast.cli.console import complain, print_json, stdout
 
@@ -22,7 +22,7 @@ def classes(
 ) -> None:
     """List a classifier's classes by id and name."""
 
-    labels = load_classifier(classifier, device="cpu").spec.labels
+    labels = class_names(classifier)
     found = [(i, name) for i, name in enumerate(labels) if search.lower() in name.lower()]
     if as_json:
         print_json([{"class_id": i, "name": name} for i, name in found])

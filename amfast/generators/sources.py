@@ -63,6 +63,12 @@ def load_plain(name: str, weights: str | Path | None, eps: EpsProfile) -> PlainG
     return PlainGenerator(model, shown, _labels(metadata, model.config.num_classes, path))
 
 
+def check_generator(name: str, state: Mapping[str, Tensor]) -> None:
+    """Raise ``WeightsError`` unless these tensors are those of the published generator ``name``."""
+    eps = dict(zip(("norm_eps", "spectral_eps"), default_eps(name), strict=True))
+    _check_architecture(name, _build(state, eps).config, Path("the file"))
+
+
 def weights_path(name: str, weights: str | Path | None) -> Path:
     """The file or directory that ``load_generator`` reads: given, shipped, or in the weight store.
 

@@ -20,6 +20,7 @@ from amfast.fingerprint import fingerprint
 from amfast.runs.files import reason, sync_directory, write_json
 from amfast.runs.lock import locked
 from amfast.weights.catalogue import CATALOGUE, Entry, Kind, RemoteFile, find
+from amfast.weights.contents import check_contents
 from amfast.weights.download import PATIENCE, Patience, Transfer, discard, download
 from amfast.weights.files import read_safetensors, read_weights
 
@@ -235,6 +236,7 @@ def _check(entry: Entry) -> Verified:
 def _converted(entry: Entry, places: list[Path]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of the first file, and what the converted one says of itself."""
     tensors, _ = read_weights(places[0], member=entry.member, tensors_alone=entry.tensors_alone)
+    check_contents(entry.name, tensors)
     norm_eps = entry.norm_eps
     if entry.resolution is not None:
         norm_eps = _config_eps(places[1], entry.resolution)

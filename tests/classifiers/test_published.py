@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import amfast
-from amfast.classifiers import published, to_classifier_input
+from amfast.classifiers import class_names, published, to_classifier_input
 from amfast.classifiers.published import PUBLISHED, Architecture
 from amfast.errors import UsageError, WeightsError
 from amfast.imagenet import imagenet_labels
@@ -153,3 +153,10 @@ def test_a_library_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         load("alexnet", weights="random")
     with pytest.raises(UsageError, match="timm:resnet18 needs timm: pip install timm"):
         load("timm:resnet18", weights="random")
+
+
+def test_names_need_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMFAST_HOME", str(tmp_path))
+    assert class_names("alexnet") == imagenet_labels()
+    assert class_names("alexnet-places365")[182] == "hotel_room"
+    assert class_names("embedded")[3] == "star"

@@ -7,15 +7,18 @@ import json
 import zipfile
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from amfast.errors import WeightsError
 from amfast.generators import sources
 from amfast.generators.architectures import ARCHITECTURES, default_eps, random_biggan, random_deep
 from amfast.generators.reference import BigGANConfig
 from amfast.weights import store
 from amfast.weights.catalogue import CATALOGUE
+from tests.generators.conftest import CONFIGS
 from tests.weights.conftest import HASTY, Server, saved, sha256
 
 
@@ -53,3 +56,31 @@ def test_full_width_round_trip(
     assert all(
         torch.equal(loaded[key], state[key]) for key in state if not key.endswith(".sv0")
     )  # sv0 is never read
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "said"),
+    [
+        ("biggan-256", lambda state: state, "holds a BigGAN of 8 px .* which is not biggan-256"),
+        ("biggan-128", lambda state: {**state, "linear.bias": state["linear.bias"] * torch.nan},
+         "not finite: linear.bias"),
+        ("biggan-128", lambda state: {k: v for k, v in state.items() if k != "linear.bias"},
+         "missing: linear.bias"),
+        ("resnet18-places365", lambda state: state, "these weights do not fit the classifier"),
+    ],
+)  # fmt: skip
+def test_another_model_is_not_kept(
+    name: str, spoil: Any, said: str, home: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And does not bind what is fetched later to its hash."""
+    small = CONFIGS["128-narrow"]
+    monkeypatch.setitem(ARCHITECTURES, "biggan-128", small)
+    config = CONFIGS["one-block"] if name == "biggan-256" else small
+    state = dict(random_biggan(config).state_dict())
+    entry = CATALOGUE[name]
+    url = server.put("weights", saved(spoil(state)))
+    file = dataclasses.replace(entry.files[0], sources=(url,))
+    monkeypatch.setitem(CATALOGUE, name, dataclasses.replace(entry, files=(file,), member=None))
+    with pytest.raises(WeightsError, match=f"gave is not {name}: .*{said}"):
+        store.fetch(name, patience=HASTY)
+    assert not [path for path in home.rglob("*") if path.is_file() and path.name != "lock"]
