@@ -24,6 +24,7 @@ from amfast.optimize.trials import plan_trials
 from amfast.runs.directory import RunDirectory
 from amfast.runs.facts import RunFacts
 from amfast.runs.files import write_bytes
+from amfast.weights.files import RANDOM
 
 _SHOWN = 8  # images per embedding in the comparison picture
 _ROWS = 60  # classes in it: beyond that a picture is too tall to open
@@ -83,6 +84,9 @@ def prepare(
 
     ``values`` are the other fields of ``RunConfig``. Raises ``UsageError`` or ``WeightsError``.
     """
+    # Kept as absolute paths, so that the run can be exported from any folder.
+    weights = _absolute(weights)
+    values["classifier_weights"] = _absolute(values.get("classifier_weights"))
     checked = make_config(
         classes=(0,), generator=generator, weights=weights, classifier=classifier, device=device,
         dtype=dtype, **values,
@@ -106,6 +110,10 @@ def prepare(
     config = checked.model_copy(update={"classes": chosen, "device": str(target), "dtype": name})
     check_method(maker, judge, config)
     return Job(maker, judge, config)
+
+
+def _absolute(weights: str | None) -> str | None:
+    return weights if weights is None or weights == RANDOM else str(Path(weights).absolute())
 
 
 def execute(

@@ -265,7 +265,7 @@ SAID = {
     "missing npy": r"cannot read .*001_square.npy: no such file",
     "missing": "cannot read weights from .*none.safetensors",
     "junk": "cannot read weights from .*junk.bin",
-    "code": "holds more than tensors, which amfast does not unpickle",
+    "code": r"holds more than tensors \(it asks for getattr\), which amfast does not unpickle",
     "token": "'<hexagram>' is of an unknown class",
     "token width": r"'<star>' is \[768\]",
     "token nan": "'<star>' is not finite",

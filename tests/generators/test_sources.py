@@ -18,6 +18,7 @@ import amfast
 from amfast.errors import UsageError, WeightsError
 from amfast.generators import sources
 from amfast.generators.architectures import ARCHITECTURES, random_biggan, random_deep
+from amfast.runs.session import prepare
 from amfast.weights import store
 from tests.generators.conftest import CONFIGS, DEEP_CONFIGS
 
@@ -109,6 +110,17 @@ def test_an_export_may_have_more_classes(tmp_path: Path) -> None:
         "biggan-128", weights=tmp_path / "more.safetensors", device="cpu"
     )
     assert len(generator.class_embeddings) == ARCHITECTURES["biggan-128"].num_classes + 1
+
+
+def test_a_run_remembers_where_its_weights_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_file(state_of("biggan-128"), "w.safetensors")
+    job = prepare(classes="0", generator="biggan-128", weights="w.safetensors")
+    assert job.config.weights == str(tmp_path / "w.safetensors")
+    job = prepare(classes="0", generator="biggan-128", weights="random")
+    assert job.config.weights == "random"
 
 
 class Malicious:
