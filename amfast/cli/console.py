@@ -8,20 +8,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 stdout = Console()
 stderr = Console(stderr=True)
 
 
+def printable(text: str) -> str:
+    """Text with the control characters of a hostile name shown, not obeyed."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def cell(text: str) -> str:
+    """The same for a table of rich's, which would obey its markup too."""
+    return escape(printable(text))
+
+
 def say(message: str) -> None:
     """One line on stderr, where long ones wrap as the terminal does."""
-    stderr.print(message, highlight=False, markup=False, soft_wrap=True)
+    stderr.print(printable(message), highlight=False, markup=False, soft_wrap=True)
 
 
 def complain(message: str) -> None:
-    """One plain line on stderr; control characters of a hostile name are shown, not obeyed."""
-    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in message)
-    print(f"amfast: {shown}", file=sys.stderr)
+    """One plain line on stderr."""
+    print(f"amfast: {printable(message)}", file=sys.stderr)
 
 
 def print_json(value: Mapping[str, Any] | list[Any]) -> None:

@@ -7,11 +7,10 @@ from typing import Annotated, cast
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
 
 from amfast.cli import options
-from amfast.cli.console import print_json, say, stdout
+from amfast.cli.console import cell, print_json, say, stdout
 from amfast.device import resolve_device
 from amfast.evaluation.diagnose import Diagnosis
 from amfast.evaluation.diagnose import diagnose as diagnose_generator
@@ -40,7 +39,6 @@ def diagnose(
     as_json: options.Json = False,
 ) -> None:
     """Sample every class, and rank those that lack diversity or are not recognised."""
-
     loaded = load_generator(generator, weights=weights, device=device)
     networks = load_networks(
         generator=generator,
@@ -54,7 +52,8 @@ def diagnose(
     )
     if out is not None:
         write_bytes(out, found.to_classes_file().encode())
-        say(f"wrote {out}: {len(found.poor)} classes, for amfast run --classes @{out}")
+        ready = f", for amfast run --classes @{out}" if found.poor else ""
+        say(f"wrote {out}: {len(found.poor)} classes{ready}")
     if as_json:
         return print_json(found.to_json())
     _show(found)
@@ -63,10 +62,11 @@ def diagnose(
 def _show(found: Diagnosis) -> None:
     table = Table(title="the worst first", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("class", overflow="fold")
-    for heading in (f"diversity\n{found.diversity_measure}", "target\nprobability", "lacks"):
-        table.add_column(escape(heading), justify="left" if heading == "lacks" else "right")
+    table.add_column(f"diversity\n{cell(found.diversity_measure)}", justify="right")
+    table.add_column("target\nprobability", justify="right")
+    table.add_column("lacks")
     for row in found.classes:
-        name = escape(f"{row.class_id} {row.name}")
+        name = cell(f"{row.class_id} {row.name}")
         values = f"{row.diversity:.3f}", f"{row.target_prob:.3f}"
         table.add_row(name, *values, ", ".join(row.lacks) or "-")
     stdout.print(table)

@@ -7,11 +7,10 @@ from typing import Annotated, cast
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
 
 from amfast.cli import options
-from amfast.cli.console import print_json, say, stdout
+from amfast.cli.console import cell, print_json, say, stdout
 from amfast.evaluation.compare import METRICS, Metric, SetName
 from amfast.evaluation.evaluate import Evaluation, gaps_closed
 from amfast.evaluation.networks import Features
@@ -58,7 +57,6 @@ def evaluate(
     as_json: options.Json = False,
 ) -> None:
     """Measure diversity and realism: classes as trained, optimised, mixed, and real images."""
-
     chosen = METRICS if metrics == "all" else [m.strip() for m in metrics.split(",") if m.strip()]
     started = Listener(
         on_start=lambda classes: say(f"evaluating {classes} classes"),
@@ -95,16 +93,16 @@ def rank(
     as_json: options.Json = False,
 ) -> None:
     """Order the trials of every class, and say why the first is the best."""
-
     ranked = rank_run(run, min_target_prob=min_target_prob, by=cast(Diversity, by))
     if as_json:
-        return print_json([found.to_json() for found in ranked])
+        classes = [found.to_json() for found in ranked]
+        return print_json({"min_target_prob": min_target_prob, "by": by, "classes": classes})
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("class", "order", "why"):
         table.add_column(heading, overflow="fold")
     for found in ranked:
         order = " ".join(map(str, found.order)) or "-"
-        table.add_row(escape(f"{found.class_id} {found.name}"), order, escape(found.why))
+        table.add_row(cell(f"{found.class_id} {found.name}"), order, cell(found.why))
     stdout.print(table)
 
 
@@ -118,21 +116,21 @@ def _show(found: Evaluation) -> None:
     table.add_column("class", overflow="fold")
     names = [m.name for m in found.classes[0].sets["am"]]
     for name in names:
-        table.add_column(escape(name), justify="right")
+        table.add_column(cell(name), justify="right")
     for of_class in found.classes:
         gaps = gaps_closed(of_class.sets)
-        cells = [_cell(of_class.sets, name, gaps) for name in names]
-        table.add_row(escape(f"{of_class.target.class_id} {of_class.target.name}"), *cells)
+        cells = [_values(of_class.sets, name, gaps) for name in names]
+        table.add_row(cell(f"{of_class.target.class_id} {of_class.target.name}"), *cells)
     stdout.print(table)
     whole = Table(title="all classes together", box=SIMPLE_HEAD, pad_edge=False)
     whole.add_column("")
     for name in found.overall:
         whole.add_column(name, justify="right")
     for name in dict.fromkeys(m.name for measures in found.overall.values() for m in measures):
-        whole.add_row(escape(name), *(_number(_named(m, name)) for m in found.overall.values()))
+        whole.add_row(cell(name), *(_number(_named(m, name)) for m in found.overall.values()))
     for name, sets in gaps_closed(found.overall).items():
         shares = (f"{sets[s]:.0f} %" if s in sets else "" for s in found.overall)
-        whole.add_row(escape(f"gap in {name} closed"), *shares)
+        whole.add_row(cell(f"gap in {name} closed"), *shares)
     stdout.print(whole)
     for class_id, name, trial, step in found.failed:
         say(f"trial {trial} of class {class_id} {name} failed at step {step}")
@@ -140,7 +138,7 @@ def _show(found: Evaluation) -> None:
         say(f"note: {note}")
 
 
-def _cell(
+def _values(
     sets: dict[SetName, list[Measure]], name: str, gaps: dict[str, dict[SetName, float]]
 ) -> str:
     own, am, mixed, real = (

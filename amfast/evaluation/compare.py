@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Literal, get_args
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from amfast.evaluation.networks import Networks
 from amfast.evaluation.pictures import to_float
 from amfast.metrics.accuracy import in_top
 from amfast.metrics.diversity import random_pairs
-from amfast.metrics.features import ClassifierFeatures
+from amfast.metrics.features import ClassifierFeatures, FeatureNetwork, measure_name
 from amfast.metrics.frechet import RunningMoments, measure_fid
 from amfast.metrics.inception_score import SPLITS, measure_inception_score
 from amfast.metrics.measure import Measure, measure_mean
@@ -32,13 +32,17 @@ _KEPT = 10_000
 #: Up to here features are few enough to draw FID anew for its interval.
 _NARROW = 256
 _IMAGES_PER_PASS = 50
+_OF_FEATURES: frozenset[Metric] = frozenset({"inception_score", "fid", "neighbours"})
+
+_Value = TypeVar("_Value")
 
 
 class Comparison:
     """Takes the images of one class after another, and keeps what the measures need of them.
 
     ``pairs`` random pairs of a set's images are compared, the same for every class and set of as
-    many images. ``reference`` is the set that FID and precision's like compare with.
+    many images. ``reference`` is the set that FID and precision's like compare with. The networks
+    that ``metrics`` need are loaded at once, with the errors of ``load_networks``.
     """
 
     def __init__(
@@ -51,13 +55,18 @@ class Comparison:
         seed: int,
         reference: SetName,
     ) -> None:
-        self._networks, self._metrics = networks, frozenset(metrics)
+        self._metrics = frozenset(metrics)
         self._pairs, self._seed, self._reference = pairs, seed, reference
+        self._lpips = networks.lpips if "lpips" in self._metrics else None
+        self._network = networks.features if self._metrics & _OF_FEATURES else None
+        self._judge = networks.judge
         self._kept_per_class = max(1, _KEPT // classes)
         self._per_image: dict[tuple[Metric, SetName], list[Tensor]] = defaultdict(list)
         self._features: dict[SetName, list[Tensor]] = defaultdict(list)
         self._logits: dict[SetName, list[Tensor]] = defaultdict(list)
         self._moments: dict[SetName, RunningMoments] = {}
+        #: Sentences on what ``overall`` could not measure.
+        self.notes: list[str] = []
 
     @torch.no_grad()
     def add(self, class_id: int, images: Mapping[SetName, Tensor]) -> dict[SetName, list[Measure]]:
@@ -80,32 +89,41 @@ class Comparison:
         found: dict[SetName, list[Measure]] = defaultdict(list)
         for (metric, name), values in self._per_image.items():
             found[name].append(self._mean(metric, values))
-        network = self._networks.features
-        for name, logits in self._logits.items():
-            together = torch.cat(logits)
-            splits = min(SPLITS, len(together))
-            found[name].append(
-                measure_inception_score(together, network, seed=self._seed, splits=splits)
-            )
-        if self._reference in self._moments:
-            real = self._moments[self._reference].moments()
-            for name, moments in self._moments.items():
-                if name != self._reference:
-                    found[name].append(
-                        measure_fid(
-                            moments.moments(), real, features=self._all(name), seed=self._seed
-                        )
-                    )
-        if "neighbours" in self._metrics and self._reference in self._features:
-            reference = torch.cat(self._features[self._reference])
-            for name, features in self._features.items():
-                together = torch.cat(features)
-                if name != self._reference and min(len(together), len(reference)) > NEAREST:
-                    found[name] += measure_neighbours(together, reference, network, seed=self._seed)
-        return dict(found)
+        if self._network is not None:
+            for name, logits in self._logits.items():
+                found[name].append(self._inception_score(torch.cat(logits), self._network))
+            for name in self._moments:
+                # Half of the mixed set are the original's own images.
+                if name != self._reference and (name, self._reference) != ("mixed", "original"):
+                    found[name] += self._beside_reference(name, self._network)
+        return _in_order(found)
 
-    def _all(self, name: SetName) -> Tensor | None:
-        """The features of a set where all are kept and narrow, None otherwise."""
+    def _inception_score(self, logits: Tensor, network: FeatureNetwork) -> Measure:
+        splits = min(SPLITS, len(logits))
+        return measure_inception_score(logits, network, seed=self._seed, splits=splits)
+
+    def _beside_reference(self, name: SetName, network: FeatureNetwork) -> list[Measure]:
+        """FID and precision's like, with a note in place of what too few images do not give."""
+        found: list[Measure] = []
+        counts = {of: self._moments[of].images if of in self._moments else 0
+                  for of in (name, self._reference)}  # fmt: skip
+        for metric, least in (("fid", 2), ("neighbours", NEAREST + 1)):
+            if metric not in self._metrics:
+                continue
+            if min(counts.values()) < least:
+                held = " and ".join(f"{count} {of}" for of, count in counts.items())
+                self.notes.append(f"no {metric} of {held} images: it takes {least} of each")
+            elif metric == "fid":
+                one, other = (self._moments[of].moments() for of in counts)
+                features = self._narrow(name)
+                found.append(measure_fid(one, other, features=features, seed=self._seed))
+            else:
+                one_set, other_set = (torch.cat(self._features[of]) for of in counts)
+                found += measure_neighbours(one_set, other_set, network, seed=self._seed)
+        return found
+
+    def _narrow(self, name: SetName) -> Tensor | None:
+        """The features of a set where all are kept and few to an image, None otherwise."""
         kept = torch.cat(self._features[name])
         whole = len(kept) == self._moments[name].images
         return kept if whole and kept.shape[1] <= _NARROW else None
@@ -117,21 +135,21 @@ class Comparison:
         found: dict[Metric, dict[SetName, Tensor]] = {}
         if self._metrics & {"lpips", "ms_ssim"}:
             found |= self._by_pair(pool, rows)
-        wide = self._metrics & {"inception_score", "fid", "neighbours"}
-        shared = isinstance(self._networks.features, ClassifierFeatures)
-        logits: Tensor | None = None
-        if wide:
-            parts = [self._networks.features(part) for part in self._passes(pool)]
+        network, judged = self._network, None
+        if network is not None:
+            parts = [network(part) for part in self._passes(pool)]
             features, logits = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
             for name, indices in rows.items():
-                if wide & {"fid", "neighbours"}:
-                    self._take_features(name, features[indices])
-                if "inception_score" in wide:
+                if self._metrics & {"fid", "neighbours"}:
+                    self._take_features(name, features[indices], network)
+                if "inception_score" in self._metrics:
                     self._logits[name].append(logits[indices])
+            if isinstance(network, ClassifierFeatures) and network.classifier is self._judge:
+                judged = logits
         if "accuracy" in self._metrics:
-            if logits is None or not shared:
-                logits = torch.cat([self._judged(part) for part in self._passes(pool)])
-            hits = in_top(logits, class_id, 1)
+            if judged is None:
+                judged = torch.cat([self._judged(part) for part in self._passes(pool)])
+            hits = in_top(judged, class_id, 1)
             found["accuracy"] = {name: hits[indices] for name, indices in rows.items()}
         return {metric: found[metric] for metric in PER_CLASS if metric in found}
 
@@ -147,11 +165,11 @@ class Comparison:
         if not pairs:
             return {}
         used, where = torch.cat(list(pairs.values())).unique(return_inverse=True)
-        images = to_float(pool[used], self._networks.judge.device)
+        images = to_float(pool[used], self._judge.device)
         of_set = dict(zip(pairs, where.split([len(p) for p in pairs.values()]), strict=True))
         found: dict[Metric, dict[SetName, Tensor]] = {}
-        if "lpips" in self._metrics:
-            lpips = self._networks.lpips
+        if self._lpips is not None:
+            lpips = self._lpips
             features = lpips.features(images)
             found["lpips"] = {
                 name: lpips.distances(features, drawn).cpu() for name, drawn in of_set.items()
@@ -162,31 +180,35 @@ class Comparison:
             }
         return found
 
-    def _take_features(self, name: SetName, features: Tensor) -> None:
+    def _take_features(self, name: SetName, features: Tensor, network: FeatureNetwork) -> None:
         if name not in self._moments:
-            self._moments[name] = RunningMoments(self._networks.features)
+            self._moments[name] = RunningMoments(network)
         self._moments[name].update(features)
         self._features[name].append(features[: self._kept_per_class])
 
     def _judged(self, images: Tensor) -> Tensor:
-        judge = self._networks.judge
+        judge = self._judge
         return judge(to_classifier_input(images, judge.spec, dtype=judge.dtype)).float().cpu()
 
-    def _passes(self, pool: Tensor) -> Iterable[Tensor]:
-        device = self._networks.judge.device
+    def _passes(self, pool: Tensor) -> Iterator[Tensor]:
+        device = self._judge.device
         return (to_float(part, device) for part in pool.split(_IMAGES_PER_PASS))
 
     def _mean(self, metric: Metric, values: Sequence[Tensor]) -> Measure:
-        lpips, judge = self._networks.lpips, self._networks.judge.spec
-        name, weights = {
-            "lpips": (lpips.name, lpips.fingerprint),
-            "ms_ssim": ("ms_ssim", None),
-            "accuracy": (f"accuracy[{judge.name}]", judge.fingerprint),
-        }[metric]
+        judge = self._judge.spec
+        name, weights = "ms_ssim", None
+        if metric == "lpips" and self._lpips is not None:
+            name, weights = self._lpips.name, self._lpips.fingerprint
+        elif metric == "accuracy":
+            name, weights = measure_name("top1", judge.name), judge.fingerprint
         unit: Literal["images", "pairs"] = "images" if metric == "accuracy" else "pairs"
         return measure_mean(
             name, torch.cat(list(values)), unit=unit, seed=self._seed, weights=weights
         )
+
+
+def _in_order(sets: Mapping[SetName, _Value]) -> dict[SetName, _Value]:
+    return {name: sets[name] for name in get_args(SetName) if name in sets}
 
 
 def _rows(images: Mapping[SetName, Tensor]) -> dict[SetName, Tensor]:
@@ -199,4 +221,4 @@ def _rows(images: Mapping[SetName, Tensor]) -> dict[SetName, Tensor]:
     if "original" in rows and "am" in rows:
         half = len(rows["original"]) // 2
         rows["mixed"] = torch.cat([rows["original"][:half], rows["am"][half:]])
-    return {name: rows[name] for name in get_args(SetName) if name in rows}
+    return _in_order(rows)

@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from amfast.api import rows_by_name
 from amfast.errors import UsageError
+from amfast.evaluation.evaluate import check_seed
 from amfast.evaluation.networks import Networks
 from amfast.evaluation.pictures import sample_bytes, to_float
 from amfast.generators.protocol import Generator, device_of
@@ -21,6 +23,8 @@ from amfast.optimize.objective import TargetLogProb
 _TWO_GROUPS = 0.8
 #: Otherwise what lies so many deviations below the median is poor.
 _DEVIATIONS = 2.0
+#: In standard deviations above the median.
+_NORMAL_QUARTILE = 0.6745
 #: And whatever the distribution, nothing that reaches this share of the median.
 _ENOUGH = 0.85
 
@@ -31,7 +35,8 @@ class ClassDiagnosis:
     the class on average.
 
     ``lacks`` names what is below its threshold. ``health`` is the smaller of the two values, each
-    over its threshold: below 1 a class needs repair, and the lower the more.
+    over its threshold: below 1 a class needs repair, and the lower the more. (Over a threshold of
+    0, which nothing is below, it is 1.)
     """
 
     class_id: int
@@ -67,14 +72,14 @@ class Diagnosis:
     def to_classes_file(self) -> str:
         """The classes that need repair, for ``amfast run --classes @FILE``."""
         lines = [f"# classes of {self.generator} that need repair, the worst first"]
-        for found in self.poor:
-            name = "".join(c if c.isprintable() else " " for c in found.name)
-            lines.append(f"{found.class_id}  # {name}: {' and '.join(found.lacks)}")
-        return "\n".join(lines) + "\n"
+        lines += [f"{c.class_id}  # {c.name}: lacks {' and '.join(c.lacks)}" for c in self.poor]
+        # A name with the end of a line in it would make a class of what follows.
+        plain = ("".join(c if c.isprintable() else " " for c in line) for line in lines)
+        return "\n".join(plain) + "\n"
 
 
 def threshold(values: Sequence[float]) -> float:
-    """Below which a value is poor, learned from all of them; more is better, none is negative.
+    """Below which a value is poor, learned from all of them, which are at least 0; more is better.
 
     Where a cut in two explains four fifths of the variance and the lower group is the smaller, the
     middle between the groups; otherwise two standard deviations below the median, the deviation
@@ -83,17 +88,24 @@ def threshold(values: Sequence[float]) -> float:
     """
     ordered = torch.tensor(sorted(values), dtype=torch.float64)
     median = float(ordered.median())
-    upper = float(ordered.quantile(0.75))
-    cut = median - _DEVIATIONS * (upper - median) / 0.6745  # a normal distribution's quartile
+    cut = _between_groups(ordered)
+    if cut is None:
+        upper = float(ordered.quantile(0.75))
+        cut = median - _DEVIATIONS * (upper - median) / _NORMAL_QUARTILE
+    return max(0.0, min(cut, _ENOUGH * median))
+
+
+def _between_groups(ordered: Tensor) -> float | None:
+    """The middle between a smaller lower and a larger upper group; None where there are no two."""
     variance = float(ordered.var(correction=0))
+    best, cut = _TWO_GROUPS * variance, None
     for size in range(1, (len(ordered) + 1) // 2):
         low, high = ordered[:size], ordered[size:]
         shares = len(low) * len(high) / len(ordered) ** 2
         between = shares * float(high.mean() - low.mean()) ** 2
-        if variance > 0 and between / variance >= _TWO_GROUPS:
-            variance = between / _TWO_GROUPS  # a later cut has to explain more
-            cut = float(low[-1] + high[0]) / 2
-    return min(cut, _ENOUGH * median)
+        if between > best:
+            best, cut = between, float(low[-1] + high[0]) / 2
+    return cut
 
 
 @torch.no_grad()
@@ -113,8 +125,10 @@ def diagnose(
     ids are the judge's, by name.
 
     Classes that the judge does not know are passed over. Raises ``UsageError`` for fewer than 2 or
-    more than 2000 images, and where it knows none.
+    more than 2000 images, for a seed out of bounds, and where it knows none. A class whose images
+    are not finite has no diversity and no probability.
     """
+    check_seed(seed)
     if not 2 <= images <= 2000:
         raise UsageError(f"images is {images}; it must be from 2 to 2000")
     judge, lpips = networks.judge, networks.lpips
@@ -127,17 +141,21 @@ def diagnose(
     device = device_of(generator)
     latents = evaluation_latents(images, generator.spec.latent_dim, seed, device)
     objective = TargetLogProb(judge)
-    diversity, probability = {}, {}
+    diversity: dict[int, float] = {}
+    probability: dict[int, float] = {}
     for class_id, row in rows.items():
         sampled = sample_bytes(generator, generator.class_embeddings[row], latents)
-        pictures = to_float(sampled, judge.device)
-        distances = lpips.all_pairs(lpips.features(pictures))
-        diversity[class_id] = float(distances.sum()) / (images * (images - 1))
-        log_probs = [
-            objective(part, torch.full((len(part),), class_id, device=judge.device))
-            for part in pictures.split(50)
-        ]
-        probability[class_id] = float(torch.cat(log_probs).exp().mean())
+        if sampled is None:
+            diversity[class_id] = probability[class_id] = 0.0
+        else:
+            pictures = to_float(sampled, judge.device)
+            distances = lpips.all_pairs(lpips.features(pictures))
+            diversity[class_id] = float(distances.sum()) / (images * (images - 1))
+            log_probs = [
+                objective(part, torch.full((len(part),), class_id, device=judge.device))
+                for part in pictures.split(50)
+            ]
+            probability[class_id] = float(torch.cat(log_probs).exp().mean())
         on_class(judge.spec.labels[class_id])
     least = {
         "diversity": threshold(list(diversity.values())),
@@ -153,7 +171,7 @@ def diagnose(
                 diversity=values["diversity"],
                 target_prob=values["recognisability"],
                 lacks=tuple(what for what, value in values.items() if value < least[what]),
-                health=min(v / max(least[what], 1e-12) for what, v in values.items()),
+                health=min(v / least[what] if least[what] else 1.0 for what, v in values.items()),
             )
         )
     return Diagnosis(

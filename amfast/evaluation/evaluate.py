@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from amfast.api import rows_by_name
-from amfast.errors import UsageError
+from amfast.errors import RunError, UsageError
 from amfast.evaluation.compare import METRICS, Comparison, Metric, SetName
 from amfast.evaluation.networks import Networks
 from amfast.evaluation.pictures import RealImages, class_latents, sample_bytes
@@ -18,6 +18,7 @@ from amfast.metrics.measure import Measure
 
 #: The smallest gap in a measure of diversity that is worth a share, of the real images' value.
 _GAP = 0.02
+_OTHERS: tuple[SetName, ...] = ("am", "mixed")
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,12 @@ class Evaluation:
 
     ``against`` names the real images, or is ``"original"`` where there were none: FID and its like
     then compare with the classes as trained. ``failed`` holds the trials that failed, as (class id,
-    class name, trial, step).
+    class name, trial, step). ``judge`` is the classifier of the top-1 accuracy.
     """
 
     generator: str
     generator_fingerprint: str
+    judge: str
     against: str
     images_per_class: int
     pairs: int
@@ -64,6 +66,7 @@ class Evaluation:
             "format_version": 1,
             "generator": self.generator,
             "generator_fingerprint": self.generator_fingerprint,
+            "judge": self.judge,
             "against": self.against,
             "images_per_class": self.images_per_class,
             "pairs": self.pairs,
@@ -91,25 +94,27 @@ def gaps_closed(sets: Mapping[SetName, list[Measure]]) -> dict[str, dict[SetName
     """How much of the gap in diversity to the real images is closed, in percent.
 
     Measure -> set -> ``100 (set - original) / (real - original)``: 100 where a set is as diverse as
-    the real images, above it where it is more so. For LPIPS and MS-SSIM; absent where the original
-    is as diverse as the real images, within their intervals or a fiftieth.
+    the real images, above it where it is more so, below 0 where it is less diverse than the
+    original. For LPIPS and MS-SSIM, over equally many pairs, as sets of the same classes have;
+    absent where the original is as diverse as the real images: where their intervals meet, or less
+    than a fiftieth of the real value lies between.
     """
     found: dict[str, dict[SetName, float]] = {}
-    for own, real in zip(sets.get("original", ()), sets.get("real", ()), strict=False):
-        if own.unit != "pairs":
+    by_name = {name: {m.name: m for m in measures} for name, measures in sets.items()}
+    for measure, own in by_name.get("original", {}).items():
+        real = by_name.get("real", {}).get(measure)
+        if own.unit != "pairs" or real is None or real.n != own.n:
             continue
-        sign = -1 if own.name == "ms_ssim" else 1
-        gap = sign * (real.value - own.value)
-        (low, high) = (own, real) if sign > 0 else (real, own)
-        apart = low.high is not None and high.low is not None and low.high < high.low
-        if not apart or gap < _GAP * real.value:
-            continue
-        found[own.name] = {
-            name: 100 * sign * (measure.value - own.value) / gap
-            for name in ("am", "mixed")
-            for measure in sets.get(name, ())
-            if measure.name == own.name
-        }
+        gap = real.value - own.value
+        less, more = (real, own) if measure == "ms_ssim" else (own, real)
+        apart = less.high is not None and more.low is not None and less.high < more.low
+        if apart and abs(gap) >= _GAP * real.value:
+            others = {name: by_name[name][measure] for name in _OTHERS if name in by_name}
+            found[measure] = {
+                name: 100 * (other.value - own.value) / gap
+                for name, other in others.items()
+                if other.n == own.n
+            }
     return found
 
 
@@ -131,13 +136,17 @@ def evaluate(
     For every target ``images_per_class`` images of its embedding (``am``), as many of the class's
     own (``original``, where the generator has the class), half of each (``mixed``) and, from
     ``real``, real ones, all as bytes. LPIPS and MS-SSIM over ``pairs`` random pairs of a set, the
-    judge's accuracy, and of all classes together also the Inception Score, FID, and precision,
-    recall, density and coverage (``neighbours``), over at most 10,000 images a set. An embedding
-    and the class's own see the same latents, which depend on ``seed`` and the class alone.
+    judge's top-1 accuracy, and of all classes together also the Inception Score, FID, and
+    precision, recall, density and coverage (``neighbours``, over at most 10,000 images a set). An
+    embedding and the class's own see the same latents, which depend on ``seed`` and the class
+    alone.
 
-    Raises ``UsageError`` for values out of bounds.
+    Raises ``UsageError`` for values out of bounds and no targets, ``RunError`` for an embedding
+    whose images are not finite, and as ``real`` does.
     """
     check_options(metrics, images_per_class, pairs, seed)
+    if not targets:
+        raise UsageError("there is no embedding to evaluate: give at least one target")
     own = rows_by_name(generator.spec.labels, {t.class_id: t.name for t in targets})
     comparison = Comparison(
         networks,
@@ -147,15 +156,28 @@ def evaluate(
         seed=seed,
         reference="original" if real is None else "real",
     )
-    classes, notes = [], []
+    classes: list[ClassEvaluation] = []
+    notes: list[str] = []
     for target in targets:
         class_id = target.class_id
         latents = class_latents(generator, class_id, images_per_class, seed)
-        images: dict[SetName, Tensor] = {}
-        if class_id in own:
-            row = generator.class_embeddings[own[class_id]]
-            images["original"] = sample_bytes(generator, row, latents)
-        images["am"] = sample_bytes(generator, target.embedding, latents)
+        optimised = sample_bytes(generator, target.embedding, latents)
+        if optimised is None:
+            raise RunError(
+                f"trial {target.trial} of class {class_id} {target.name} gives images that are not "
+                "finite: leave it out, or run its class again"
+            )
+        images: dict[SetName, Tensor] = {"am": optimised}
+        if class_id not in own:
+            notes.append(
+                f"{generator.spec.name} has no class {target.name}: no original to compare"
+            )
+        else:
+            original = sample_bytes(generator, generator.class_embeddings[own[class_id]], latents)
+            if original is None:
+                notes.append(f"the class {target.name} as trained gives images that are not finite")
+            else:
+                images["original"] = original
         if real is not None:
             images["real"] = real.of_class(class_id, images_per_class)
             if len(images["real"]) < images_per_class:
@@ -166,10 +188,12 @@ def evaluate(
         classes.append(ClassEvaluation(target, comparison.add(class_id, images)))
         on_class(classes[-1])
     overall = comparison.overall()
+    notes += comparison.notes
     notes += dict.fromkeys(m.note for measures in overall.values() for m in measures if m.note)
     return Evaluation(
         generator=generator.spec.name,
         generator_fingerprint=generator.spec.fingerprint,
+        judge=networks.judge.spec.name,
         against="original" if real is None else real.name,
         images_per_class=images_per_class,
         pairs=pairs,
@@ -196,6 +220,11 @@ def check_options(metrics: Collection[str], images_per_class: int, pairs: int, s
         )
     if not 1 <= pairs <= 1_000_000:
         raise UsageError(f"pairs is {pairs}; it must be from 1 to 1000000")
+    check_seed(seed)
+
+
+def check_seed(seed: int) -> None:
+    """``UsageError`` for a seed that not every generator of random numbers takes."""
     if not 0 <= seed < 2**32:
         raise UsageError(f"seed is {seed}; it must be from 0 to {2**32 - 1}")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -18,13 +18,29 @@ from amfast.metrics.lpips import Lpips, classifier_lpips, load_lpips
 Features = Literal["auto", "published", "classifier"]
 
 
-@dataclass(frozen=True)
 class Networks:
-    """``features`` give Inception Score, FID and their like; ``judge`` says what an image shows."""
+    """``judge`` says what an image shows, ``features`` give Inception Score, FID and their like.
 
-    lpips: Lpips
-    features: FeatureNetwork
-    judge: ModuleClassifier
+    ``lpips`` and ``features`` are loaded when they are first asked for: weights that no chosen
+    metric needs may be missing.
+    """
+
+    def __init__(
+        self,
+        judge: ModuleClassifier,
+        lpips: Callable[[], Lpips],
+        features: Callable[[], FeatureNetwork],
+    ) -> None:
+        self.judge = judge
+        self._load_lpips, self._load_features = lpips, features
+
+    @cached_property
+    def lpips(self) -> Lpips:
+        return self._load_lpips()
+
+    @cached_property
+    def features(self) -> FeatureNetwork:
+        return self._load_features()
 
 
 def load_networks(
@@ -45,7 +61,8 @@ def load_networks(
     alone. All compute in fp32.
 
     Raises ``UsageError`` for unknown names, a library that is missing and a judge that calls a
-    class otherwise, and ``WeightsError`` for weights that are not here.
+    class otherwise, and ``WeightsError`` for weights that are not here; for those of LPIPS and the
+    features when they are first asked for.
     """
     if features not in get_args(Features):
         known = ", ".join(get_args(Features))
@@ -54,13 +71,18 @@ def load_networks(
     loaded = load_classifier(name, weights=judge_weights, device=device, dtype="fp32")
     labels = loaded.spec.labels
     for class_id, called in (class_names or {}).items():
-        if class_id >= len(labels) or labels[class_id] != called:
-            theirs = labels[class_id] if class_id < len(labels) else "not there"
+        theirs = labels[class_id] if 0 <= class_id < len(labels) else None
+        if theirs != called:
+            known = "not there" if theirs is None else repr(theirs)
             raise UsageError(
-                f"class {class_id} is {called!r} in these embeddings and {theirs!r} for the judge "
+                f"class {class_id} is {called!r} in these embeddings and {known} for the judge "
                 f"{name}: name a classifier of the same classes with --judge"
             )
     own = features == "classifier" or (features == "auto" and generator == "embedded")
     if own:
-        return Networks(classifier_lpips(loaded), ClassifierFeatures(loaded), loaded)
-    return Networks(load_lpips("alex", device=device), load_inception(device=device), loaded)
+        return Networks(
+            loaded, lambda: classifier_lpips(loaded), lambda: ClassifierFeatures(loaded)
+        )
+    return Networks(
+        loaded, lambda: load_lpips("alex", device=device), lambda: load_inception(device=device)
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from amfast.embedded import render
-from amfast.embedded.shapes import GENERATOR_SHAPES
+from amfast.embedded.shapes import GENERATOR_SHAPES, UNSEEN_SHAPES
 from amfast.errors import UsageError
 from amfast.generators.protocol import Generator, device_of
 from amfast.images.folder import ImageFolder
@@ -21,7 +21,7 @@ from amfast.images.vetting import Skipped
 from amfast.optimize.parallel import side_by_side
 
 #: On a CPU; more images at once fall out of its caches.
-_CPU_PASS, _GPU_PASS = 20, 100
+_PER_CPU_PASS, _PER_PASS = 20, 100
 
 
 class RealImages(Protocol):
@@ -36,54 +36,86 @@ class RealImages(Protocol):
 
 
 class Renderer:
-    """What the embedded generator learned from: pictures drawn from fresh latents."""
+    """What the embedded generator learned from: pictures drawn from fresh latents.
+
+    ``classes`` (id -> name) are shapes by their names. Raises ``UsageError`` for one that is none
+    and for another ``size`` than the renderer's.
+    """
 
     name = "renderer"
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, classes: Mapping[int, str], *, size: int, seed: int) -> None:
+        shapes = GENERATOR_SHAPES | UNSEEN_SHAPES
+        if size != render.RESOLUTION:
+            raise UsageError(
+                f"the renderer draws pictures of {render.RESOLUTION} pixels, and the generator's "
+                f"have {size}: give a folder of real images, or original"
+            )
+        if unknown := [name for name in classes.values() if name not in shapes]:
+            raise UsageError(
+                f"the renderer draws no {unknown[0]!r}, only the shapes that the embedded pair "
+                "knows: give a folder of real images, or original"
+            )
         self._seed = seed
-        self._shapes = list(GENERATOR_SHAPES.values())
+        self._shapes = {class_id: shapes[name] for class_id, name in classes.items()}
 
     def of_class(self, class_id: int, count: int) -> Tensor:
         stream = class_stream(self._seed, class_id, "real")
         drawn = []
-        for part in torch.randn(count, render.LATENT_DIM, generator=stream).split(_GPU_PASS):
-            ids = torch.full((len(part),), class_id)
-            drawn.append(to_bytes(render.render(self._shapes, ids, part)))
+        for part in torch.randn(count, render.LATENT_DIM, generator=stream).split(_PER_PASS):
+            first = torch.zeros(len(part), dtype=torch.int64)
+            drawn.append(to_bytes(render.render([self._shapes[class_id]], first, part)))
         return torch.cat(drawn)
 
 
 class FolderImages:
     """A folder of real images, by class or, in a flat folder, the same for every class.
 
-    Raises ``UsageError`` as ``ImageFolder.open`` and ``ImageLoader`` do.
+    ``classes`` (id -> name) are those that it must have, by the names or ids of ``labels``.
+    ``on_note`` hears once why images are not loaded with DALI where they could be. Raises
+    ``UsageError`` as ``ImageFolder.open`` and ``ImageLoader`` do and for a class without images,
+    and ``RunError``, as the latter, where too many images of a class cannot be used.
     """
 
     def __init__(
         self,
         path: str | Path,
         labels: Sequence[str],
+        classes: Mapping[int, str],
+        *,
         size: int,
         seed: int,
-        on_note: Callable[[str], None],
+        device: torch.device,
+        on_note: Callable[[str], None] = lambda note: None,
     ) -> None:
         self.name = str(path)
         self.skipped: list[Skipped] = []
         self._folder = ImageFolder.open(path, labels)
-        self._size, self._seed, self._on_note = size, seed, on_note
+        self._size, self._seed, self._device = size, seed, device
+        self._on_note, self._noted = on_note, False
+        known = self._folder.class_ids
+        lacking = [f"{i} {name}" for i, name in classes.items() if i not in known]
+        if known and lacking:
+            more = ", ..." if lacking[5:] else ""
+            raise UsageError(
+                f"{path} has no images of {', '.join(lacking[:5])}{more}: add folders of them, or "
+                "evaluate embeddings of other classes"
+            )
 
     def of_class(self, class_id: int, count: int) -> Tensor:
         folder = self._folder
         if folder.class_ids:
             folder = folder.of_classes([class_id])
-        if not len(folder):
-            raise UsageError(f"{self.name} has no images of class {class_id}")
-        loader = ImageLoader(
-            folder.sample(count, self._seed), self._size, device="cpu", on_note=self._on_note
-        )
-        found = [to_bytes(batch.images) for batch in loader]
-        self.skipped += loader.skipped
+        sample = folder.sample(count, self._seed)
+        loader = ImageLoader(sample, self._size, device=self._device, on_note=self._note)
+        found = [to_bytes(batch.images).cpu() for batch in loader]
+        self.skipped += [skipped for skipped in loader.skipped if skipped not in self.skipped]
         return torch.cat(found)
+
+    def _note(self, note: str) -> None:
+        if not self._noted:
+            self._on_note(note)
+        self._noted = True
 
 
 def class_stream(seed: int, class_id: int, purpose: str) -> torch.Generator:
@@ -101,18 +133,24 @@ def class_latents(generator: Generator, class_id: int, count: int, seed: int) ->
 
 
 @torch.no_grad()
-def sample_bytes(generator: Generator, embedding: Tensor, latents: Tensor) -> Tensor:
-    """Images ``[N, 3, R, R]`` of one embedding ``[E]``, uint8, on the CPU."""
+def sample_bytes(generator: Generator, embedding: Tensor, latents: Tensor) -> Tensor | None:
+    """Images ``[N, 3, R, R]`` of one embedding ``[E]``, uint8, on the CPU.
+
+    None where one of them is not finite, for which there is no byte.
+    """
     device = latents.device
     row = embedding[None].to(device)
-    parts = latents.split(_CPU_PASS if device.type == "cpu" else _GPU_PASS)
+    parts = latents.split(_PER_CPU_PASS if device.type == "cpu" else _PER_PASS)
 
-    def sample(part: Tensor) -> Tensor:
+    def sample(part: Tensor) -> Tensor | None:
         with torch.no_grad():  # which holds in the thread that sets it alone
-            return to_bytes(generator(row, part[None]).float()).cpu()
+            images = generator(row, part[None]).float()
+            return to_bytes(images).cpu() if images.isfinite().all() else None
 
     with side_by_side(device, len(parts)) as run:
-        return torch.cat(run(sample, parts))
+        found: list[Tensor | None] = run(sample, parts)
+    finite = [images for images in found if images is not None]
+    return torch.cat(finite) if len(finite) == len(found) else None
 
 
 def to_float(images: Tensor, device: torch.device) -> Tensor:

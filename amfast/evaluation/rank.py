@@ -75,7 +75,10 @@ def _ranked(entry: dict[str, Any], floor: float, by: Diversity) -> RankedClass:
 
 
 def _score(value: dict[str, Any]) -> EmbeddingScore:
-    return EmbeddingScore(**value)
+    score = EmbeddingScore(**value)
+    if not score.finite:
+        raise ValueError(f"a score is not finite: {value}")
+    return score
 
 
 def _why(
@@ -93,18 +96,13 @@ def _why(
     recognised = sum(score.target_prob >= floor for score in scores.values())
     if not recognised:
         return (
-            f"trial {best}: none has a target probability of {floor:.2f}, and it has the highest, "
-            f"{scores[best].target_prob:.2f}{lost}"
+            f"trial {best}: none reaches a target probability of {floor:g}, and it comes closest, "
+            f"with {scores[best].target_prob:.3f}{lost}"
         )
-    among = (
-        f"{recognised} trials"
-        if recognised == len(scores)
-        else (f"{recognised} of {len(scores)} trials")
-    )
-    own = "" if original is None else f", the class as trained {getattr(original, by):.3f}"
+    own = "" if original is None else f" (as trained {getattr(original, by):.3f})"
     return (
-        f"trial {best}: the most diverse ({_NAMES[by]} {getattr(scores[best], by):.3f}{own}) of "
-        f"the {among} with a target probability of {floor:.2f} or more{lost}"
+        f"trial {best}: {_NAMES[by]} {getattr(scores[best], by):.3f}{own}, the most diverse of the "
+        f"{recognised} of {len(scores)} with a target probability of {floor:g} or more{lost}"
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from amfast.device import resolve_device
-from amfast.errors import UsageError
 from amfast.evaluation.compare import METRICS, Metric
 from amfast.evaluation.evaluate import ClassEvaluation, Evaluation, check_options, evaluate
 from amfast.evaluation.networks import Features, load_networks
@@ -15,6 +15,7 @@ from amfast.evaluation.pictures import FolderImages, RealImages, Renderer
 from amfast.evaluation.subject import open_subject
 from amfast.metrics.ranking import FLOOR
 from amfast.runs.files import write_json
+from amfast.runs.lock import locked
 
 #: What an evaluation is called in its run directory.
 EVALUATION = "evaluation.json"
@@ -61,8 +62,9 @@ def evaluate_path(
     ``against`` is a folder of real images (ImageNet's layout, Places365's, or flat),
     ``"original"`` for the classes as trained alone, or ``"renderer"`` for the pictures that the
     embedded generator learned from: its default, while any other's is ``"original"``. The result
-    goes into the run directory as ``evaluation.json``. The other arguments are those of
-    ``open_subject``, ``load_networks`` and ``evaluate``, and so are the errors.
+    goes into the run directory as ``evaluation.json``, which is locked meanwhile. The other
+    arguments are those of ``open_subject``, ``load_networks`` and ``evaluate``, and so are the
+    errors; ``RunError`` too for a directory that is in use or takes no file.
     """
     listener = listener or Listener()
     check_options(metrics, images_per_class, pairs, seed)
@@ -73,44 +75,51 @@ def evaluate_path(
         device=device,
         min_target_prob=min_target_prob,
     )
+    classes = {target.class_id: target.name for target in subject.targets}
+    target_device = resolve_device(device)
     networks = load_networks(
         generator=subject.generator_name,
-        class_names={target.class_id: target.name for target in subject.targets},
+        class_names=classes,
         judge=judge,
         judge_weights=judge_weights,
         features=features,
-        device=resolve_device(device),
+        device=target_device,
     )
-    spec, labels = subject.generator.spec, networks.judge.spec.labels
-    embedded = subject.generator_name == "embedded"
-    wanted = str(against or (RENDERER if embedded else ORIGINAL))
+    size = subject.generator.spec.resolution
+    wanted = str(against or (RENDERER if subject.generator_name == "embedded" else ORIGINAL))
     real: RealImages | None = None
     if wanted == RENDERER:
-        if not embedded:
-            raise UsageError(
-                f"the renderer draws what the embedded generator learned from, not {spec.name}'s "
-                "classes: give a folder of real images, or original"
-            )
-        real = Renderer(seed)
+        real = Renderer(classes, size=size, seed=seed)
     elif wanted != ORIGINAL:
-        real = FolderImages(wanted, labels, spec.resolution, seed, listener.on_note)
-    listener.on_start(len(subject.targets))
-    evaluation = evaluate(
-        subject.generator,
-        subject.targets,
-        networks,
-        real=real,
-        metrics=metrics,
-        images_per_class=images_per_class,
-        pairs=pairs,
-        seed=seed,
-        failed=subject.failed,
-        on_class=listener.on_class,
-    )
-    if isinstance(real, FolderImages):
-        evaluation.notes.extend(f"skipped {s.path}: {s.reason}" for s in real.skipped)
-    if subject.directory is None:
-        return Evaluated(evaluation, None)
-    written = subject.directory / EVALUATION
-    write_json(written, evaluation.to_json())
-    return Evaluated(evaluation, written)
+        real = FolderImages(
+            wanted,
+            networks.judge.spec.labels,
+            classes,
+            size=size,
+            seed=seed,
+            device=target_device,
+            on_note=listener.on_note,
+        )
+    # Held from the start: that the directory takes no file is better known before the work.
+    directory = subject.directory
+    with nullcontext() if directory is None else locked(directory / "lock"):
+        listener.on_start(len(subject.targets))
+        evaluation = evaluate(
+            subject.generator,
+            subject.targets,
+            networks,
+            real=real,
+            metrics=metrics,
+            images_per_class=images_per_class,
+            pairs=pairs,
+            seed=seed,
+            failed=subject.failed,
+            on_class=listener.on_class,
+        )
+        if isinstance(real, FolderImages):
+            evaluation.notes.extend(f"skipped {s.path}: {s.reason}" for s in real.skipped)
+        if directory is None:
+            return Evaluated(evaluation, None)
+        written = directory / EVALUATION
+        write_json(written, evaluation.to_json())
+        return Evaluated(evaluation, written)

@@ -45,7 +45,8 @@ def open_subject(
     a run names must have the same fingerprint.
 
     Raises ``UsageError``, ``RunError`` and ``WeightsError`` as ``load_generator``, ``rank_run`` and
-    ``read_embeddings`` do, and ``RunError`` for several embeddings of a class.
+    ``read_embeddings`` do, and ``RunError`` for several embeddings of a class, for a class without
+    a name and for embeddings that are not finite.
     """
     source = Path(path)
     if not source.exists():
@@ -72,7 +73,7 @@ def open_subject(
     loaded = load_generator(name, weights=weights or own, **options)
     file = read_embeddings(stored.embeddings_path, loaded.spec)
     if not isinstance(stored, RunDirectory):
-        return Subject(loaded, name, _only(source, file), [], source)
+        return Subject(loaded, name, _only(stored.embeddings_path, file), [], source)
     rows = {row: i for i, row in enumerate(file.rows())}
     targets, failed = [], []
     for ranked in rank_run(source, min_target_prob=min_target_prob, by=by):
@@ -82,8 +83,8 @@ def open_subject(
         row = rows.get((ranked.class_id, ranked.best))
         if row is None:
             raise RunError(f"{stored.embeddings_path} lacks trial {ranked.best} of {ranked.name}")
-        embedding = file.embeddings[row]
-        targets.append(Target(ranked.class_id, ranked.name, ranked.best, embedding, ranked.why))
+        found = Target(ranked.class_id, ranked.name, ranked.best, file.embeddings[row], ranked.why)
+        targets.append(_finite(stored.embeddings_path, found))
     if not targets:
         raise RunError(f"{source} holds no embedding to evaluate: all of its trials failed")
     return Subject(loaded, name, targets, failed, source)
@@ -98,7 +99,18 @@ def _only(path: Path, file: EmbeddingsFile) -> list[Target]:
             f"{path} holds several embeddings of a class, and nothing says which is the best: "
             "evaluate the run, or a file of one for each class (amfast export --trials best)"
         )
+    if nameless := [class_id for class_id in class_ids if class_id not in file.class_names]:
+        raise RunError(f"{path} is damaged: its class_names lack class {nameless[0]}")
     return [
-        Target(class_id, file.class_names[class_id], trial, embedding, "the only one")
-        for (class_id, trial), embedding in zip(file.rows(), file.embeddings, strict=True)
+        _finite(path, Target(class_id, file.class_names[class_id], trial, row, "the only one"))
+        for (class_id, trial), row in zip(file.rows(), file.embeddings, strict=True)
     ]
+
+
+def _finite(path: Path, target: Target) -> Target:
+    if not target.embedding.isfinite().all():
+        raise RunError(
+            f"{path} is damaged: trial {target.trial} of class {target.class_id} {target.name} "
+            "holds NaN or infinity"
+        )
+    return target
