@@ -109,13 +109,13 @@ def gaps_closed(sets: Mapping[SetName, list[Measure]]) -> dict[str, dict[SetName
         less, more = (real, own) if measure == "ms_ssim" else (own, real)
         apart = less.high is not None and more.low is not None and less.high < more.low
         if apart and abs(gap) >= _GAP * real.value:
-            others = {name: by_name[name][measure] for name in _OTHERS if name in by_name}
+            others = {name: by_name.get(name, {}).get(measure) for name in _OTHERS}
             found[measure] = {
                 name: 100 * (other.value - own.value) / gap
                 for name, other in others.items()
-                if other.n == own.n
+                if other is not None and other.n == own.n
             }
-    return found
+    return {measure: shares for measure, shares in found.items() if shares}
 
 
 def evaluate(

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+
+from amfast.errors import UsageError
+from amfast.evaluation.networks import load_networks
+from amfast.metrics.features import ClassifierFeatures
+from tests.evaluation.conftest import CPU
+
+
+def test_the_embedded_pair_is_measured_by_its_own_features_and_says_so():
+    found = load_networks(generator="embedded", device=CPU)
+    assert found.judge.spec.name == "embedded"
+    assert found.lpips.name == "lpips[embedded]"
+    assert isinstance(found.features, ClassifierFeatures)
+    assert found.features.classifier is found.judge
+    assert found.lpips is found.lpips and found.features is found.features
+
+
+def test_a_judge_of_other_classes_is_refused():
+    def refused(said, **options):
+        with pytest.raises(UsageError, match=said):
+            load_networks(generator="embedded", device=CPU, **options)
+
+    refused("class 0 is 'tench' in these embeddings and 'disk' for the judge embedded",
+            class_names={0: "tench"})  # fmt: skip
+    refused("class 12 is 'kite' .* and not there for the judge", class_names={12: "kite"})
+    refused("class -1 is 'hourglass' .* and not there", class_names={-1: "hourglass"})
+    refused("class 0 is 'disk' .* 'ellipse' for the judge embedded-unseen: name a classifier",
+            class_names={0: "disk"}, judge="embedded-unseen")  # fmt: skip
+    refused("features is 'best'; it may be one of auto, published, classifier", features="best")
+    refused("unknown classifier 'oracle'", judge="oracle")
+
+
+def test_a_published_generator_may_be_judged_by_the_classifiers_own_features():
+    found = load_networks(
+        generator="biggan-128",
+        judge="alexnet",
+        judge_weights="random",
+        features="classifier",
+        device=CPU,
+    )
+    assert found.lpips.name.startswith("lpips[alexnet")
+    assert found.features.name == found.judge.spec.name
+
+
+def test_published_features_are_looked_for_when_they_are_needed(monkeypatch):
+    import amfast.evaluation.networks as module
+
+    asked: list[str] = []
+    monkeypatch.setattr(module, "load_lpips", lambda net, *, device: asked.append(net))
+    monkeypatch.setattr(module, "load_inception", lambda *, device: asked.append("inception"))
+    found = load_networks(generator="embedded", features="published", device=CPU)
+    assert asked == []
+    assert found.lpips is None and asked == ["alex"]
+    assert found.features is None and asked == ["alex", "inception"]

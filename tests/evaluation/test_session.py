@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+
+from amfast.errors import RunError, UsageError
+from amfast.evaluation.compare import PER_CLASS
+from amfast.evaluation.session import Listener, evaluate_path
+from amfast.runs.lock import locked
+from tests.command import listing
+from tests.evaluation.conftest import HOURGLASS, RING, STAR
+from tests.evaluation.test_subject import embeddings_file
+from tests.images.pictures import encoded, picture
+from tests.runs.conftest import directory_of_mode
+
+SMALL = {"metrics": PER_CLASS, "images_per_class": 4, "pairs": 6, "device": "cpu"}
+
+
+def test_a_run_gets_its_evaluation_beside_the_renderers_pictures(make_run):
+    run = make_run(failed={(STAR, 0), (RING, 0), (RING, 1)})
+    heard: list[object] = []
+    listener = Listener(on_start=heard.append, on_class=lambda c: heard.append(c.target.name))
+    done = evaluate_path(run.path, listener=listener, **SMALL)
+    assert heard == [1, "star"]
+    assert done.path == run.path / "evaluation.json"
+    value = json.loads(done.path.read_text())
+    assert value == json.loads(json.dumps(done.evaluation.to_json()))
+    assert value["against"] == "renderer"
+    assert value["overall"]["sets"].keys() == {"original", "am", "mixed", "real"}
+    assert [(f["name"], f["trial"], f["failed_at"]) for f in value["failed"]] == [
+        ("star", 0, 1), ("ring", 0, 1), ("ring", 1, 1)
+    ]  # fmt: skip
+    assert (run.path / "lock").read_bytes() == b""
+
+
+def test_a_second_evaluation_takes_the_place_of_the_first(make_run):
+    run = make_run((STAR,))
+    values = [
+        json.loads(evaluate_path(run.path, seed=seed, **SMALL).path.read_text()) for seed in (0, 1)
+    ]
+    assert [value["seed"] for value in values] == [0, 1]
+    assert not list(run.path.glob(".*"))
+
+
+def test_a_bare_file_gets_none(tmp_path, generator):
+    path = tmp_path / "e.safetensors"
+    embeddings_file(generator, [(STAR, 0)]).write(path)
+    done = evaluate_path(path, against="original", **SMALL)
+    assert done.path is None and done.evaluation.against == "original"
+    assert listing(tmp_path) == ["e.safetensors"]
+
+
+def test_unseen_shapes_are_compared_with_their_own_pictures(make_run):
+    run = make_run((0,), classifier="embedded-unseen")
+    with pytest.raises(UsageError, match="'ellipse' in these embeddings and 'disk' for the judge"):
+        evaluate_path(run.path, **SMALL)
+    done = evaluate_path(run.path, judge="embedded-unseen", **SMALL)
+    sets = done.evaluation.classes[0].sets
+    assert list(sets) == ["am", "real"]
+    assert sets["real"][-1].name == "top1[embedded-unseen]"
+    assert sets["real"][-1].value > 0.9  # the ellipse, not the disk whose number it has
+
+
+def test_against_a_folder(make_run, tmp_path):
+    run = make_run()
+    for name in ("star", "ring"):
+        (tmp_path / "real" / name).mkdir(parents=True)
+        for i in range(3):
+            file = tmp_path / "real" / name / f"{i}.png"
+            file.write_bytes(encoded(picture(seed=i), "PNG"))
+    done = evaluate_path(run.path, against=tmp_path / "real", **SMALL)
+    assert done.evaluation.against == str(tmp_path / "real")
+    assert done.evaluation.classes[0].sets["real"][-1].n == 3
+    assert [n for n in done.evaluation.notes if "has 3 images of star, fewer than the 4" in n]
+    shutil.rmtree(tmp_path / "real" / "ring")
+    with pytest.raises(UsageError, match="has no images of 4 ring"):
+        evaluate_path(run.path, against=tmp_path / "real", **SMALL)
+
+
+def test_a_file_of_a_flat_folder_that_was_skipped_is_listed(make_run, tmp_path):
+    run = make_run()
+    (tmp_path / "real").mkdir()
+    for i in range(100):
+        (tmp_path / "real" / f"{i}.png").write_bytes(encoded(picture(9, 9, seed=i), "PNG"))
+    (tmp_path / "real" / "bad.png").write_bytes(b"no image")
+    options = {**SMALL, "images_per_class": 101}
+    done = evaluate_path(run.path, against=tmp_path / "real", **{**options, "metrics": ["ms_ssim"]})
+    (skipped,) = [n for n in done.evaluation.notes if n.startswith("skipped ")]
+    assert skipped.startswith(f"skipped {tmp_path}/real/bad.png: ")
+
+
+def test_what_cannot_be_compared_with_is_refused(make_run, tmp_path):
+    run = make_run(names={STAR: "kite"})
+    with pytest.raises(UsageError, match="class 3 is 'kite' in these embeddings and 'star'"):
+        evaluate_path(run.path, **SMALL)
+    sound = make_run()
+    with pytest.raises(UsageError, match="none is not there: give a folder of images"):
+        evaluate_path(sound.path, against=tmp_path / "none", **SMALL)
+    with pytest.raises(UsageError, match="no metric is called 'beauty'"):
+        evaluate_path(sound.path, **{**SMALL, "metrics": ["beauty"]})
+    assert not (sound.path / "evaluation.json").exists()
+
+
+def test_a_directory_that_takes_no_file_is_known_before_the_work(make_run):
+    run = make_run((STAR,))
+    started: list[int] = []
+    listener = Listener(on_start=started.append)
+    with directory_of_mode(0o755) as folder:
+        somebody = os.geteuid()
+        os.seteuid(os.getuid())
+        shutil.copytree(run.path, folder / "run")
+        (folder / "run").chmod(0o555)
+        os.seteuid(somebody)
+        with pytest.raises(RunError, match="cannot lock .*permission denied"):
+            evaluate_path(folder / "run", listener=listener, **SMALL)
+    assert started == []
+
+
+def test_a_run_that_is_in_use_is_left_alone(make_run):
+    run = make_run((STAR,))
+    with locked(run.path / "lock"), pytest.raises(RunError, match="is in use by process"):
+        evaluate_path(run.path, **SMALL)
+
+
+def test_an_interruption_leaves_nothing_behind(make_run):
+    run = make_run((STAR, HOURGLASS))
+    before = listing(run.path)
+
+    def interrupt(found):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_path(run.path, listener=Listener(on_class=interrupt), **SMALL)
+    assert listing(run.path) == sorted([*before, "lock"])
+    assert evaluate_path(run.path, **SMALL).path.exists()
