@@ -9,8 +9,10 @@ from __future__ import annotations
 from amfast.api import Result, optimize
 from amfast.classifiers import Classifier, ClassifierSpec, load_classifier, wrap_module
 from amfast.errors import AmfastError, RunError, UsageError, WeightsError
+from amfast.evaluation import diagnose, evaluate, rank_run
 from amfast.exchange import export_run, import_embeddings
 from amfast.generators import Generator, GeneratorSpec, load_generator
+from amfast.metrics.lpips import load_lpips
 from amfast.optimize.engine import Progress, TrialResult
 from amfast.optimize.trials import Trial
 from amfast.sampler import Sampler
@@ -31,10 +33,14 @@ __all__ = [
     "TrialResult",
     "UsageError",
     "WeightsError",
+    "diagnose",
+    "evaluate",
     "export_run",
     "import_embeddings",
     "load_classifier",
     "load_generator",
+    "load_lpips",
     "optimize",
+    "rank_run",
     "wrap_module",
 ]

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from amfast.evaluation.evaluate import Evaluation, evaluate, gaps_closed
+from amfast.evaluation.diagnose import Diagnosis, diagnose
+from amfast.evaluation.evaluate import Evaluation, Target, evaluate, gaps_closed
+from amfast.evaluation.networks import Networks, load_networks
 from amfast.evaluation.rank import RankedClass, rank_run
+from amfast.evaluation.session import evaluate_path
 
-__all__ = ["Evaluation", "RankedClass", "evaluate", "gaps_closed", "rank_run"]
+__all__ = [
+    "Diagnosis",
+    "Evaluation",
+    "Networks",
+    "RankedClass",
+    "Target",
+    "diagnose",
+    "evaluate",
+    "evaluate_path",
+    "gaps_closed",
+    "load_networks",
+    "rank_run",
+]

@@ -10,7 +10,7 @@ from amfast.errors import RunError, UsageError
 from amfast.evaluation.evaluate import Target
 from amfast.evaluation.rank import rank_run
 from amfast.generators import Generator, load_generator
-from amfast.metrics.ranking import FLOOR, Diversity
+from amfast.metrics.ranking import FLOOR
 from amfast.runs.directory import RunDirectory
 from amfast.runs.embeddings_file import EmbeddingsFile, read_embeddings
 from amfast.runs.imported import open_any_run
@@ -33,9 +33,7 @@ def open_subject(
     generator: str | None = None,
     weights: str | Path | None = None,
     device: str = "auto",
-    dtype: str = "auto",
     min_target_prob: float = FLOOR,
-    by: Diversity = "distance",
 ) -> Subject:
     """Load what ``path`` holds and the generator it was made with.
 
@@ -51,7 +49,7 @@ def open_subject(
     source = Path(path)
     if not source.exists():
         raise RunError(f"{source} is not there: give a run directory or an embeddings file")
-    options: dict[str, Any] = {"device": device, "dtype": dtype}
+    options: dict[str, Any] = {"device": device}
     if not source.is_dir():
         name = generator or "embedded"
         loaded = load_generator(name, weights=weights, **options)
@@ -76,7 +74,7 @@ def open_subject(
         return Subject(loaded, name, _only(stored.embeddings_path, file), [], source)
     rows = {row: i for i, row in enumerate(file.rows())}
     targets, failed = [], []
-    for ranked in rank_run(source, min_target_prob=min_target_prob, by=by):
+    for ranked in rank_run(source, min_target_prob=min_target_prob):
         failed += [(ranked.class_id, ranked.name, *end) for end in ranked.failed.items()]
         if ranked.best is None:
             continue
