@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar, get_args
@@ -34,11 +36,14 @@ _NARROW = 256
 _IMAGES_PER_PASS = 50
 _OF_FEATURES: frozenset[Metric] = frozenset({"inception_score", "fid", "neighbours"})
 
+#: What is known of the images of one set of a class: ``features`` and ``logits`` ``[N, ...]``, and
+#: per metric of ``PER_CLASS`` a value for each image or pair.
+Seen = dict[str, Tensor]
 _Value = TypeVar("_Value")
 
 
 class Comparison:
-    """Takes the images of one class after another, and keeps what the measures need of them.
+    """Looks at the images of one class after another, and keeps what the measures need of them.
 
     ``pairs`` random pairs of a set's images are compared, the same for every class and set of as
     many images. ``reference`` is the set that FID and precision's like compare with. The networks
@@ -68,20 +73,56 @@ class Comparison:
         #: Sentences on what ``overall`` could not measure.
         self.notes: list[str] = []
 
+    @property
+    def key(self) -> str:
+        """A hash of all that decides what ``look`` sees in a class's images, but for the images."""
+        networks = [found.fingerprint for found in (self._lpips, self._network) if found]
+        decided = [sorted(self._metrics), networks, self._judge.spec.fingerprint]
+        text = json.dumps([*decided, self._pairs, self._seed])
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
     @torch.no_grad()
-    def add(self, class_id: int, images: Mapping[SetName, Tensor]) -> dict[SetName, list[Measure]]:
-        """The class's own measures, set by set; ``images`` are ``[N, 3, R, R]``, uint8.
+    def look(self, class_id: int, images: Mapping[SetName, Tensor]) -> dict[SetName, Seen]:
+        """What is known of a class's images ``[N, 3, R, R]``, uint8, set by set.
 
         Where there are both, the mixed set is the first half of the original and the second of the
         optimised one (paper, section 3.3: BigGAN+AM).
         """
-        pool = torch.cat(list(images.values()))
-        rows = _rows(images)
-        found: dict[SetName, list[Measure]] = {name: [] for name in rows}
-        for metric, values in self._by_image(class_id, pool, rows).items():
-            for name, of_set in values.items():
-                self._per_image[metric, name].append(of_set)
-                found[name].append(self._mean(metric, [of_set]))
+        pool, rows = torch.cat(list(images.values())), _rows(images)
+        seen: dict[SetName, Seen] = {name: {} for name in rows}
+        if self._metrics & {"lpips", "ms_ssim"}:
+            self._look_at_pairs(pool, rows, seen)
+        judged = None
+        if self._network is not None:
+            parts = [self._network(part) for part in self._passes(pool)]
+            features, logits = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+            for name, indices in rows.items():
+                seen[name] |= {"features": features[indices], "logits": logits[indices]}
+            network = self._network
+            if isinstance(network, ClassifierFeatures) and network.classifier is self._judge:
+                judged = logits
+        if "accuracy" in self._metrics:
+            if judged is None:
+                judged = torch.cat([self._judged(part) for part in self._passes(pool)])
+            hits = in_top(judged, class_id, 1)
+            for name, indices in rows.items():
+                seen[name]["accuracy"] = hits[indices]
+        return seen
+
+    def add(self, seen: Mapping[SetName, Seen]) -> dict[SetName, list[Measure]]:
+        """Take in what ``look`` saw of one class; its own measures, set by set."""
+        found: dict[SetName, list[Measure]] = {name: [] for name in _in_order(seen)}
+        for metric in PER_CLASS:
+            for name, of_set in _in_order(seen).items():
+                if metric in of_set:
+                    self._per_image[metric, name].append(of_set[metric])
+                    found[name].append(self._mean(metric, [of_set[metric]]))
+        for name, of_set in _in_order(seen).items():
+            if "features" in of_set and self._network is not None:
+                if self._metrics & {"fid", "neighbours"}:
+                    self._take_features(name, of_set["features"], self._network)
+                if "inception_score" in self._metrics:
+                    self._logits[name].append(of_set["logits"])
         return found
 
     def overall(self) -> dict[SetName, list[Measure]]:
@@ -128,34 +169,9 @@ class Comparison:
         whole = len(kept) == self._moments[name].images
         return kept if whole and kept.shape[1] <= _NARROW else None
 
-    def _by_image(
-        self, class_id: int, pool: Tensor, rows: Mapping[SetName, Tensor]
-    ) -> dict[Metric, dict[SetName, Tensor]]:
-        """What is known image by image, or pair by pair; features are gathered on the way."""
-        found: dict[Metric, dict[SetName, Tensor]] = {}
-        if self._metrics & {"lpips", "ms_ssim"}:
-            found |= self._by_pair(pool, rows)
-        network, judged = self._network, None
-        if network is not None:
-            parts = [network(part) for part in self._passes(pool)]
-            features, logits = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
-            for name, indices in rows.items():
-                if self._metrics & {"fid", "neighbours"}:
-                    self._take_features(name, features[indices], network)
-                if "inception_score" in self._metrics:
-                    self._logits[name].append(logits[indices])
-            if isinstance(network, ClassifierFeatures) and network.classifier is self._judge:
-                judged = logits
-        if "accuracy" in self._metrics:
-            if judged is None:
-                judged = torch.cat([self._judged(part) for part in self._passes(pool)])
-            hits = in_top(judged, class_id, 1)
-            found["accuracy"] = {name: hits[indices] for name, indices in rows.items()}
-        return {metric: found[metric] for metric in PER_CLASS if metric in found}
-
-    def _by_pair(
-        self, pool: Tensor, rows: Mapping[SetName, Tensor]
-    ) -> dict[Metric, dict[SetName, Tensor]]:
+    def _look_at_pairs(
+        self, pool: Tensor, rows: Mapping[SetName, Tensor], seen: Mapping[SetName, Seen]
+    ) -> None:
         """Distances over random pairs; an image that several pairs and sets share is seen once."""
         pairs = {
             name: indices[random_pairs(len(indices), self._pairs, self._seed)]
@@ -163,22 +179,16 @@ class Comparison:
             if len(indices) > 1
         }
         if not pairs:
-            return {}
+            return
         used, where = torch.cat(list(pairs.values())).unique(return_inverse=True)
         images = to_float(pool[used], self._judge.device)
         of_set = dict(zip(pairs, where.split([len(p) for p in pairs.values()]), strict=True))
-        found: dict[Metric, dict[SetName, Tensor]] = {}
-        if self._lpips is not None:
-            lpips = self._lpips
-            features = lpips.features(images)
-            found["lpips"] = {
-                name: lpips.distances(features, drawn).cpu() for name, drawn in of_set.items()
-            }
-        if "ms_ssim" in self._metrics:
-            found["ms_ssim"] = {
-                name: pairwise_ms_ssim(images, drawn).cpu() for name, drawn in of_set.items()
-            }
-        return found
+        features = None if self._lpips is None else self._lpips.features(images)
+        for name, drawn in of_set.items():
+            if self._lpips is not None and features is not None:
+                seen[name]["lpips"] = self._lpips.distances(features, drawn).cpu()
+            if "ms_ssim" in self._metrics:
+                seen[name]["ms_ssim"] = pairwise_ms_ssim(images, drawn).cpu()
 
     def _take_features(self, name: SetName, features: Tensor, network: FeatureNetwork) -> None:
         if name not in self._moments:

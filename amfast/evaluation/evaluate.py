@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from amfast.api import rows_by_name
 from amfast.errors import RunError, UsageError
-from amfast.evaluation.compare import METRICS, Comparison, Metric, SetName
+from amfast.evaluation.compare import METRICS, Comparison, Metric, Seen, SetName
 from amfast.evaluation.networks import Networks
 from amfast.evaluation.pictures import RealImages, class_latents, sample_bytes
 from amfast.generators import Generator
@@ -118,6 +119,19 @@ def gaps_closed(sets: Mapping[SetName, list[Measure]]) -> dict[str, dict[SetName
     return {measure: shares for measure, shares in found.items() if shares}
 
 
+def _look_at_real(
+    comparison: Comparison, real: RealImages, class_id: int, count: int
+) -> tuple[Seen, int]:
+    """What is known of the real images of a class, and how many they are."""
+
+    def look(images: Tensor) -> Seen:
+        (seen,) = comparison.look(class_id, {"real": images}).values()
+        return {**seen, "images": torch.tensor(len(images))}
+
+    seen = real.remembered(class_id, count, comparison.key, look)
+    return seen, int(seen["images"])
+
+
 def evaluate(
     generator: Generator,
     targets: list[Target],
@@ -178,14 +192,15 @@ def evaluate(
                 notes.append(f"the class {target.name} as trained gives images that are not finite")
             else:
                 images["original"] = original
+        seen = comparison.look(class_id, images)
         if real is not None:
-            images["real"] = real.of_class(class_id, images_per_class)
-            if len(images["real"]) < images_per_class:
+            seen["real"], count = _look_at_real(comparison, real, class_id, images_per_class)
+            if count < images_per_class:
                 notes.append(
-                    f"{real.name} has {len(images['real'])} images of {target.name}, fewer than "
-                    f"the {images_per_class} of the other sets"
+                    f"{real.name} has {count} images of {target.name}, fewer than the "
+                    f"{images_per_class} of the other sets"
                 )
-        classes.append(ClassEvaluation(target, comparison.add(class_id, images)))
+        classes.append(ClassEvaluation(target, comparison.add(seen)))
         on_class(classes[-1])
     overall = comparison.overall()
     notes += comparison.notes

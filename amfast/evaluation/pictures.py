@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,13 @@ from amfast.generators.protocol import Generator, device_of
 from amfast.images.folder import ImageFolder
 from amfast.images.loader import ImageLoader
 from amfast.images.picture import to_bytes
+from amfast.images.statistics import (
+    Statistics,
+    cached,
+    content_hash,
+    skipped_from_text,
+    skipped_to_text,
+)
 from amfast.images.vetting import Skipped
 from amfast.optimize.parallel import side_by_side
 
@@ -24,18 +31,27 @@ from amfast.optimize.parallel import side_by_side
 _PER_CPU_PASS, _PER_PASS = 20, 100
 
 
-class RealImages(Protocol):
+class RealImages(ABC):
     """Real images of classes."""
 
-    @property
-    def name(self) -> str: ...
+    name: str
 
+    @abstractmethod
     def of_class(self, class_id: int, count: int) -> Tensor:
         """At most ``count`` images ``[N, 3, R, R]``, uint8, on the CPU."""
-        ...
+
+    def remembered(
+        self,
+        class_id: int,
+        count: int,
+        key: str,
+        look: Callable[[Tensor], dict[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """What ``look`` says of those images; a set that knows its content keeps it for ``key``."""
+        return look(self.of_class(class_id, count))
 
 
-class Renderer:
+class Renderer(RealImages):
     """What the embedded generator learned from: pictures drawn from fresh latents.
 
     ``classes`` (id -> name) are shapes by their names. Raises ``UsageError`` for one that is none
@@ -68,7 +84,7 @@ class Renderer:
         return torch.cat(drawn)
 
 
-class FolderImages:
+class FolderImages(RealImages):
     """A folder of real images, by class or, in a flat folder, the same for every class.
 
     ``classes`` (id -> name) are those that it must have, by the names or ids of ``labels``.
@@ -103,14 +119,42 @@ class FolderImages:
             )
 
     def of_class(self, class_id: int, count: int) -> Tensor:
+        images, skipped = self._load(self._sample(class_id, count))
+        self._skip(skipped)
+        return images
+
+    def remembered(
+        self,
+        class_id: int,
+        count: int,
+        key: str,
+        look: Callable[[Tensor], dict[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """Kept among the statistics of real sets, by the content of the class's files."""
+        sample = self._sample(class_id, count)
+
+        def compute() -> Statistics:
+            images, skipped = self._load(sample)
+            return Statistics(look(images), {"skipped": skipped_to_text(skipped)})
+
+        content = content_hash(sample, self._size)
+        found = cached(f"{content}-{class_id}-{key}", compute, on_note=self._on_note)
+        self._skip(skipped_from_text(found.metadata["skipped"]))
+        return dict(found.tensors)
+
+    def _sample(self, class_id: int, count: int) -> ImageFolder:
         folder = self._folder
         if folder.class_ids:
             folder = folder.of_classes([class_id])
-        sample = folder.sample(count, self._seed)
+        return folder.sample(count, self._seed)
+
+    def _load(self, sample: ImageFolder) -> tuple[Tensor, list[Skipped]]:
         loader = ImageLoader(sample, self._size, device=self._device, on_note=self._note)
         found = [to_bytes(batch.images).cpu() for batch in loader]
-        self.skipped += [skipped for skipped in loader.skipped if skipped not in self.skipped]
-        return torch.cat(found)
+        return torch.cat(found), loader.skipped
+
+    def _skip(self, skipped: Sequence[Skipped]) -> None:
+        self.skipped += [found for found in skipped if found not in self.skipped]
 
     def _note(self, note: str) -> None:
         if not self._noted:

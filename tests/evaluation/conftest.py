@@ -26,6 +26,14 @@ MakeRun = Callable[..., RunDirectory]
 MakeTarget = Callable[..., Target]
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where what is known of real sets is kept, for one test alone."""
+    place = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("AMFAST_HOME", str(place))
+    return place
+
+
 def score(target_prob: float, distance: float, ms_ssim: float = 0.5) -> dict[str, Any]:
     """As ``summary.json`` has it."""
     values = {"target_prob": target_prob, "distance": distance, "ms_ssim": ms_ssim}

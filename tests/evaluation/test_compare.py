@@ -35,6 +35,10 @@ def images(generator):
     }
 
 
+def add(whole, class_id, images):
+    return whole.add(whole.look(class_id, images))
+
+
 def comparison(networks, metrics=METRICS, *, classes=2, reference="real"):
     return Comparison(
         networks, metrics, classes=classes, pairs=PAIRS, seed=SEED, reference=reference
@@ -66,7 +70,7 @@ def same(found, wanted):
 
 
 def test_measures_of_a_class_are_those_of_the_metrics_called_by_hand(networks, images):
-    found = comparison(networks).add(STAR, images[STAR])
+    found = add(comparison(networks), STAR, images[STAR])
     assert list(found) == ["original", "am", "mixed", "real"]
     judge, lpips = networks.judge, classifier_lpips(networks.judge)
     network = ClassifierFeatures(judge)
@@ -89,7 +93,7 @@ def test_measures_of_a_class_are_those_of_the_metrics_called_by_hand(networks, i
 def test_overall_measures_are_those_of_the_metrics_over_all_images(networks, images):
     whole = comparison(networks)
     for class_id, of_class in images.items():
-        whole.add(class_id, of_class)
+        add(whole, class_id, of_class)
     found = whole.overall()
     assert list(found) == ["original", "am", "mixed", "real"]
     network = ClassifierFeatures(networks.judge)
@@ -114,9 +118,9 @@ def test_overall_measures_are_those_of_the_metrics_over_all_images(networks, ima
 
 def test_a_class_is_the_same_alone_and_among_all(networks, images):
     whole = comparison(networks)
-    whole.add(HOURGLASS, images[HOURGLASS])
-    among = whole.add(STAR, images[STAR])
-    assert comparison(networks, classes=1).add(STAR, images[STAR]) == among
+    add(whole, HOURGLASS, images[HOURGLASS])
+    among = add(whole, STAR, images[STAR])
+    assert add(comparison(networks, classes=1), STAR, images[STAR]) == among
 
 
 @pytest.mark.parametrize(
@@ -135,7 +139,7 @@ def test_a_class_is_the_same_alone_and_among_all(networks, images):
 )
 def test_measures_what_was_asked_for_and_no_more(networks, images, metrics, of_class, overall):
     one = comparison(networks, metrics, classes=1)
-    assert {m.name for m in one.add(STAR, images[STAR])["am"]} == of_class
+    assert {m.name for m in add(one, STAR, images[STAR])["am"]} == of_class
     assert {m.name for m in one.overall()["am"]} == overall
 
 
@@ -144,7 +148,7 @@ def test_networks_that_no_metric_needs_are_not_loaded(networks, images):
         raise AssertionError("not needed")
 
     bare = Networks(networks.judge, missing, missing)
-    comparison(bare, ["ms_ssim", "accuracy"]).add(STAR, images[STAR])
+    add(comparison(bare, ["ms_ssim", "accuracy"]), STAR, images[STAR])
     for metric in ("lpips", "fid"):
         with pytest.raises(AssertionError, match="not needed"):
             comparison(bare, [metric])
@@ -155,15 +159,15 @@ def test_the_judge_judges_where_the_features_are_anothers(networks, images):
     two = Networks(
         networks.judge, lambda: classifier_lpips(other), lambda: ClassifierFeatures(other)
     )
-    found = comparison(two).add(STAR, images[STAR])
+    found = add(comparison(two), STAR, images[STAR])
     assert named(found["real"])["lpips[embedded-unseen]"].weights == other.spec.fingerprint
-    alone = comparison(networks, ["accuracy"]).add(STAR, images[STAR])
+    alone = add(comparison(networks, ["accuracy"]), STAR, images[STAR])
     assert [m[-1] for m in found.values()] == [m[0] for m in alone.values()]
 
 
 def test_beside_the_original_alone_mixed_has_no_distance_to_its_own_half(networks, images):
     one = comparison(networks, classes=1, reference="original")
-    one.add(STAR, {name: images[STAR][name] for name in ("original", "am")})
+    add(one, STAR, {name: images[STAR][name] for name in ("original", "am")})
     found = one.overall()
     assert list(found) == ["original", "am", "mixed"]
     assert "fid[embedded]" in named(found["am"])
@@ -174,7 +178,7 @@ def test_beside_the_original_alone_mixed_has_no_distance_to_its_own_half(network
 @pytest.mark.parametrize("count", [2, 3, 5, 6])
 def test_few_images_are_measured_as_far_as_they_go(networks, images, count):
     one = comparison(networks, classes=1)
-    one.add(STAR, {name: of_set[:count] for name, of_set in images[STAR].items()})
+    add(one, STAR, {name: of_set[:count] for name, of_set in images[STAR].items()})
     found = named(one.overall()["am"])
     assert found["inception_score[embedded]"].n == count
     assert "too few for 96 features" in found["fid[embedded]"].note
@@ -189,7 +193,7 @@ def test_few_images_are_measured_as_far_as_they_go(networks, images, count):
 
 def test_one_real_image_has_no_pairs_and_no_fid(networks, images):
     one = comparison(networks, classes=1)
-    found = one.add(STAR, {**images[STAR], "real": images[STAR]["real"][:1]})
+    found = add(one, STAR, {**images[STAR], "real": images[STAR]["real"][:1]})
     assert [m.name for m in found["real"]] == ["top1[embedded]"]
     overall = one.overall()
     assert "fid[embedded]" not in named(overall["am"])
@@ -198,7 +202,7 @@ def test_one_real_image_has_no_pairs_and_no_fid(networks, images):
 
 def test_without_any_original_the_sets_that_are_there_are_measured(networks, images):
     one = comparison(networks, classes=1, reference="original")
-    one.add(STAR, {"am": images[STAR]["am"]})
+    add(one, STAR, {"am": images[STAR]["am"]})
     found = one.overall()
     assert list(found) == ["am"]
     assert "no fid of 8 am and 0 original images: it takes 2 of each" in one.notes
@@ -206,8 +210,8 @@ def test_without_any_original_the_sets_that_are_there_are_measured(networks, ima
 
 def test_sets_keep_their_order_whatever_the_first_class_lacks(networks, images):
     whole = comparison(networks)
-    whole.add(STAR, {name: images[STAR][name] for name in ("am", "real")})
-    whole.add(HOURGLASS, images[HOURGLASS])
+    add(whole, STAR, {name: images[STAR][name] for name in ("am", "real")})
+    add(whole, HOURGLASS, images[HOURGLASS])
     assert list(whole.overall()) == ["original", "am", "mixed", "real"]
 
 
@@ -215,7 +219,7 @@ def test_neighbours_are_of_the_images_that_are_kept(networks, images, monkeypatc
     monkeypatch.setattr(compare, "_KEPT", 14)
     whole = comparison(networks, ["neighbours", "fid"])
     for class_id, of_class in images.items():
-        whole.add(class_id, of_class)
+        add(whole, class_id, of_class)
     found = named(whole.overall()["am"])
     assert found["precision[embedded]"].n == 14
     assert (found["fid[embedded]"].n, found["fid[embedded]"].low) == (16, None)

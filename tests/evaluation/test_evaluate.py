@@ -9,7 +9,7 @@ from amfast.errors import RunError, UsageError
 from amfast.evaluation import evaluate, gaps_closed
 from amfast.evaluation.compare import PER_CLASS
 from amfast.evaluation.evaluate import Target
-from amfast.evaluation.pictures import Renderer
+from amfast.evaluation.pictures import RealImages, Renderer
 from amfast.metrics.measure import Measure
 from tests.evaluation.conftest import HOURGLASS, RING, STAR
 
@@ -165,7 +165,7 @@ def test_an_embedding_that_is_not_finite_is_refused(generator, networks, make_ta
 
 
 def test_fewer_real_images_are_measured_and_noted(generator, networks, make_target):
-    class Few:
+    class Few(RealImages):
         name = "few"
 
         def of_class(self, class_id, count):

@@ -8,6 +8,7 @@ import pytest
 
 from amfast.errors import RunError, UsageError
 from amfast.evaluation.compare import PER_CLASS
+from amfast.evaluation.pictures import FolderImages
 from amfast.evaluation.session import Listener, evaluate_path
 from amfast.runs.lock import locked
 from tests.command import listing
@@ -80,6 +81,32 @@ def test_against_a_folder(make_run, tmp_path):
         evaluate_path(run.path, against=tmp_path / "real", **SMALL)
 
 
+def test_a_folder_is_looked_at_once(make_run, tmp_path, home, monkeypatch):
+    """Until one of its files, or what is asked of them, changes."""
+    run = make_run((STAR,))
+    (tmp_path / "real" / "star").mkdir(parents=True)
+    files = [tmp_path / "real" / "star" / f"{i}.png" for i in range(4)]
+    for i, file in enumerate(files):
+        file.write_bytes(encoded(picture(seed=i), "PNG"))
+    first = evaluate_path(run.path, against=tmp_path / "real", **SMALL).evaluation.to_json()
+    assert len(list((home / "statistics").glob("*.safetensors"))) == 1
+    (tmp_path / "real").rename(tmp_path / "moved")
+    loaded: list[str] = []
+    load = FolderImages._load
+    monkeypatch.setattr(
+        FolderImages, "_load", lambda self, sample: loaded.append(self.name) or load(self, sample)
+    )
+    moved = str(tmp_path / "moved")
+    again = evaluate_path(run.path, against=moved, **SMALL).evaluation.to_json()
+    assert again == {**first, "against": moved} and not loaded
+    evaluate_path(run.path, against=moved, **{**SMALL, "pairs": 5})
+    assert loaded == [moved]
+    (tmp_path / "moved" / "star" / "0.png").write_bytes(encoded(picture(seed=9), "PNG"))
+    other = evaluate_path(run.path, against=moved, **SMALL).evaluation.to_json()
+    assert loaded == [moved, moved]
+    assert other["classes"] != again["classes"]
+
+
 def test_a_file_of_a_flat_folder_that_was_skipped_is_listed(make_run, tmp_path):
     run = make_run()
     (tmp_path / "real").mkdir()
@@ -88,8 +115,12 @@ def test_a_file_of_a_flat_folder_that_was_skipped_is_listed(make_run, tmp_path):
     (tmp_path / "real" / "bad.png").write_bytes(b"no image")
     options = {**SMALL, "images_per_class": 101}
     done = evaluate_path(run.path, against=tmp_path / "real", **{**options, "metrics": ["ms_ssim"]})
-    (skipped,) = [n for n in done.evaluation.notes if n.startswith("skipped ")]
-    assert skipped.startswith(f"skipped {tmp_path}/real/bad.png: ")
+    again = evaluate_path(
+        run.path, against=tmp_path / "real", **{**options, "metrics": ["ms_ssim"]}
+    )
+    for found in (done, again):  # the second from what the first kept
+        (skipped,) = [n for n in found.evaluation.notes if n.startswith("skipped ")]
+        assert skipped.startswith(f"skipped {tmp_path}/real/bad.png: ")
 
 
 def test_what_cannot_be_compared_with_is_refused(make_run, tmp_path):
