@@ -8,7 +8,7 @@ from typing import Annotated, cast
 import typer
 
 from amfast.cli import options
-from amfast.cli.console import print_json, stderr
+from amfast.cli.console import print_json, say
 from amfast.exchange import FORMATS, export_run
 from amfast.exchange.export import ExportFormat, TrialChoice
 
@@ -41,10 +41,7 @@ def export(
     )
     if as_json:
         return print_json(exported.to_json())
-    stderr.print(
+    say(
         f"wrote {exported.path}: {len(exported.trials)} embeddings of generator "
-        f"{exported.generator} (fingerprint {exported.generator_fingerprint})",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
+        f"{exported.generator} (fingerprint {exported.generator_fingerprint})"
     )

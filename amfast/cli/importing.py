@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from amfast.cli import options
-from amfast.cli.console import print_json, stderr
+from amfast.cli.console import print_json, say
 from amfast.exchange import import_embeddings
 
 
@@ -39,9 +39,4 @@ def import_(
         content = {"run_dir": run.path, "embeddings": run.embeddings_path}
         return print_json({key: str(path) for key, path in content.items()})
     count = sum(file.embeddings for file in run.imported.files)
-    stderr.print(
-        f"wrote {run.path}: {count} embeddings of {len(files)} files",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    say(f"wrote {run.path}: {count} embeddings of {len(files)} files")

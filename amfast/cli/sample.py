@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from amfast.cli import options
-from amfast.cli.console import stderr
+from amfast.cli.console import say
 from amfast.config import make_sample_config
 from amfast.generators import load_generator
 from amfast.runs.files import write_bytes
@@ -58,4 +58,4 @@ def sample(
     )
     picture = sample_grid(loaded, embeddings, classes=classes, count=config.count, seed=config.seed)
     write_bytes(out, picture)
-    stderr.print(f"wrote {out}", highlight=False, markup=False, soft_wrap=True)
+    say(f"wrote {out}")

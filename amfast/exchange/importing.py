@@ -66,9 +66,10 @@ def import_embeddings(
     rows: list[tuple[int, Tensor]] = []  # class id, embedding [E]
     sources = []
     for path in map(Path, files):
+        data = read_bytes(path)  # before its name is read: one that is not there says so
         found = _read(path, target)
         rows += found
-        sha256 = hashlib.sha256(read_bytes(path)).hexdigest()
+        sha256 = hashlib.sha256(data).hexdigest()
         sources.append(ImportedFile(file=path.name, sha256=sha256, embeddings=len(found)))
     rows.sort(key=lambda row: row[0])
     before: Counter[int] = Counter()

@@ -57,7 +57,7 @@ def test_refusals(tmp_path, finished, invoke):
     for arguments, code, said in (
         (("import", "001_square.npy"), 1, r"001_square.npy is \[64\]; embeddings of"),
         (("import", "learned_embeds.safetensors"), 1, "unknown class, 'qqqq': 'amfast classes'"),
-        (("import", "none.npy"), 1, "none.npy is of an unknown class, 'none'"),
+        (("import", "none.npy"), 1, "cannot read none.npy: no such file"),
         (("import", "001_square.npy", "--generator", "vqgan"), 2, "unknown generator 'vqgan'"),
         (("import", "001_square.npy", "--classifier", "vgg"), 2, "unknown classifier 'vgg'"),
         (("export", run, "--format", "onnx"), 2, "format is 'onnx': it may be safetensors, npy"),

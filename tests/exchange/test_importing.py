@@ -263,7 +263,7 @@ SAID = {
     "huge": "truncated, no .npy file",
     "pickle": "truncated, no .npy file",
     "missing npy": r"cannot read .*001_square.npy: no such file",
-    "missing": "cannot read weights from .*none.safetensors",
+    "missing": "cannot read .*none.safetensors: no such file",
     "junk": "cannot read weights from .*junk.bin",
     "code": r"holds more than tensors \(it asks for getattr\), which amfast does not unpickle",
     "token": "'<hexagram>' is of an unknown class",
