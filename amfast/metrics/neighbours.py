@@ -126,9 +126,10 @@ def measure_neighbours(
 
 def _radii(rows: Tensor, k: int) -> Tensor:
     """The squared distance of each row to its k-th neighbour among the others, less a tie."""
-    # The row itself is among them, at distance 0.
+    # The row itself is among them, at distance 0. Several times faster than kthvalue.
     nearest = [
-        _squared_distances(part, rows).kthvalue(k + 1, dim=1).values for part in _parts(rows, rows)
+        _squared_distances(part, rows).topk(k + 1, dim=1, largest=False).values[:, -1]
+        for part in _parts(rows, rows)
     ]
     return torch.cat(nearest) * (1 - _TIE)
 
