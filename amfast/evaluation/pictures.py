@@ -15,7 +15,7 @@ from amfast.embedded.shapes import GENERATOR_SHAPES, UNSEEN_SHAPES
 from amfast.errors import UsageError
 from amfast.generators.protocol import Generator, device_of
 from amfast.images.folder import ImageFolder
-from amfast.images.loader import ImageLoader
+from amfast.images.loader import MOST_SKIPPED, ImageLoader
 from amfast.images.picture import to_bytes
 from amfast.images.statistics import (
     Statistics,
@@ -90,7 +90,7 @@ class FolderImages(RealImages):
     ``classes`` (id -> name) are those that it must have, by the names or ids of ``labels``.
     ``on_note`` hears once why images are not loaded with DALI where they could be. Raises
     ``UsageError`` as ``ImageFolder.open`` and ``ImageLoader`` do and for a class without images,
-    and ``RunError``, as the latter, where too many images of a class cannot be used.
+    and ``RunError`` where more than 1 % of all classes' images cannot be used.
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class FolderImages(RealImages):
         self._folder = ImageFolder.open(path, labels)
         self._size, self._seed, self._device = size, seed, device
         self._on_note, self._noted = on_note, False
+        self._classes = tuple(classes)
         known = self._folder.class_ids
         lacking = [f"{i} {name}" for i, name in classes.items() if i not in known]
         if known and lacking:
@@ -119,7 +120,7 @@ class FolderImages(RealImages):
             )
 
     def of_class(self, class_id: int, count: int) -> Tensor:
-        images, skipped = self._load(self._sample(class_id, count))
+        images, skipped = self._load(self._sample(class_id, count), count)
         self._skip(skipped)
         return images
 
@@ -134,7 +135,7 @@ class FolderImages(RealImages):
         sample = self._sample(class_id, count)
 
         def compute() -> Statistics:
-            images, skipped = self._load(sample)
+            images, skipped = self._load(sample, count)
             return Statistics(look(images), {"skipped": skipped_to_text(skipped)})
 
         content = content_hash(sample, self._size)
@@ -148,8 +149,23 @@ class FolderImages(RealImages):
             folder = folder.of_classes([class_id])
         return folder.sample(count, self._seed)
 
-    def _load(self, sample: ImageFolder) -> tuple[Tensor, list[Skipped]]:
-        loader = ImageLoader(sample, self._size, device=self._device, on_note=self._note)
+    def _may_skip(self, sample: ImageFolder, count: int) -> int:
+        """How many of a class's files: of all classes' so many, less what others have taken up."""
+        folder = self._folder
+        if folder.class_ids:
+            folder = folder.of_classes(self._classes)
+        mine = {file.path for file in sample.files}
+        others = sum(skipped.path not in mine for skipped in self.skipped)
+        return int(MOST_SKIPPED * len(folder.sample(count, self._seed))) - others
+
+    def _load(self, sample: ImageFolder, count: int) -> tuple[Tensor, list[Skipped]]:
+        loader = ImageLoader(
+            sample,
+            self._size,
+            device=self._device,
+            may_skip=self._may_skip(sample, count),
+            on_note=self._note,
+        )
         found = [to_bytes(batch.images).cpu() for batch in loader]
         return torch.cat(found), loader.skipped
 

@@ -54,7 +54,8 @@ class ImageLoader:
 
     A file that cannot be used is skipped and listed in ``skipped``. Raises ``UsageError`` for
     sizes below 1, an unknown backend or one that does not work here, and, while it is iterated,
-    ``RunError`` once more than 1 % of the folder's files were skipped.
+    ``RunError`` once more than ``may_skip`` files were skipped: 1 % of the folder's, unless it is a
+    part of a larger set.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class ImageLoader:
         batch_size: int = 64,
         backend: BackendName = "auto",
         device: str | torch.device = "auto",
+        may_skip: int | None = None,
         on_note: Callable[[str], None] = lambda note: None,
     ) -> None:
         if size < 1 or batch_size < 1:
@@ -72,6 +74,7 @@ class ImageLoader:
         self.folder, self.size, self.batch_size = folder, size, batch_size
         self.device = resolve_device(device)
         self._backend = _choose(backend, size, self.device, on_note)
+        self._may_skip = int(MOST_SKIPPED * len(folder)) if may_skip is None else may_skip
         #: Of the pass that is under way, or was the last.
         self.skipped: list[Skipped] = []
 
@@ -100,14 +103,14 @@ class ImageLoader:
                 yield ImageBatch(squares.float() / 127.5 - 1, tuple(file for file, _ in kept))
 
     def _check_skipped(self, looked_at: int) -> None:
-        if len(self.skipped) <= MOST_SKIPPED * len(self.folder):
+        if len(self.skipped) <= self._may_skip:
             return
         counts = Counter(skipped.reason for skipped in self.skipped).most_common()
         raise RunError(
             f"{len(self.skipped)} of the first {looked_at} images of {self.folder.root} cannot be "
             f"used: {', '.join(f'{count} {reason}' for reason, count in counts)}; the first is "
-            f"{self.skipped[0].path}. Of its {len(self.folder)} images at most "
-            f"{MOST_SKIPPED:.0%} may be skipped: repair, convert or remove them"
+            f"{self.skipped[0].path}. At most {self._may_skip} may be skipped, {MOST_SKIPPED:.0%} "
+            "of the whole set: repair, convert or remove them"
         )
 
 

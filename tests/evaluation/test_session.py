@@ -94,7 +94,7 @@ def test_a_folder_is_looked_at_once(make_run, tmp_path, home, monkeypatch):
     loaded: list[str] = []
     load = FolderImages._load
     monkeypatch.setattr(
-        FolderImages, "_load", lambda self, sample: loaded.append(self.name) or load(self, sample)
+        FolderImages, "_load", lambda self, *what: loaded.append(self.name) or load(self, *what)
     )
     moved = str(tmp_path / "moved")
     again = evaluate_path(run.path, against=moved, **SMALL).evaluation.to_json()
@@ -105,6 +105,22 @@ def test_a_folder_is_looked_at_once(make_run, tmp_path, home, monkeypatch):
     other = evaluate_path(run.path, against=moved, **SMALL).evaluation.to_json()
     assert loaded == [moved, moved]
     assert other["classes"] != again["classes"]
+
+
+def test_one_bad_file_of_many_is_no_matter_whose_class_it_is(make_run, tmp_path):
+    run = make_run((STAR, RING))
+    for name, count in (("star", 99), ("ring", 1)):
+        (tmp_path / "real" / name).mkdir(parents=True)
+        for i in range(count):
+            file = tmp_path / "real" / name / f"{i}.png"
+            file.write_bytes(encoded(picture(9, 9, seed=i), "PNG"))
+    (tmp_path / "real" / "ring" / "bad.png").write_bytes(b"no image")
+    options = {**SMALL, "images_per_class": 99, "metrics": ["accuracy"]}
+    done = evaluate_path(run.path, against=tmp_path / "real", **options)
+    assert [n for n in done.evaluation.notes if n.startswith("skipped ")]
+    (tmp_path / "real" / "ring" / "worse.png").write_bytes(b"")
+    with pytest.raises(RunError, match="At most 1 may be skipped, 1% of the whole set"):
+        evaluate_path(run.path, against=tmp_path / "real", **options)
 
 
 def test_a_file_of_a_flat_folder_that_was_skipped_is_listed(make_run, tmp_path):

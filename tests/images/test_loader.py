@@ -173,8 +173,8 @@ def test_more_than_one_percent_fails_and_says_why(tmp_path, backend):
     assert passed == [63, 63]
     assert str(caught.value) == (
         f"3 of the first 192 images of {tmp_path} cannot be used: 2 empty, 1 truncated; the first "
-        f"is {tmp_path / '005.jpg'}. Of its 201 images at most 1% may be skipped: repair, convert "
-        "or remove them"
+        f"is {tmp_path / '005.jpg'}. At most 2 may be skipped, 1% of the whole set: repair, "
+        "convert or remove them"
     )
     assert len(loader.skipped) == 3
 
