@@ -94,7 +94,7 @@ VARIANTS = {
     "lr 0": run("--lr 0", "lr: .*greater than 0"),
     "lr nan": run("--lr nan", "lr: "),
     "seed -1": run("--seed -1", "seed: ", "given: -1"),
-    "method": run("--method am-x", r"method: .*'am-s' or 'am-l' \(given: 'am-x'\)$"),
+    "method": run("--method am-x", r"method: .*'am-d-s' or 'am-d-l' \(given: 'am-x'\)$"),
     "class file with a null": run("--classes @a\0b", "cannot read the class file"),
     "am-s for a new class": run(
         "--method am-s --classifier embedded-unseen --classes 1", "has no class dome", "use am-l"
