@@ -1,6 +1,6 @@
 """Every test here runs with uninitialised memory filled with NaN.
 
-AMFAST_TEST_OPS, which tests/ops/test_other_implementations.py sets, puts other kernels in the CPU's
+AMFAST_TEST_OPS, which tests/test_kernels.py sets, puts other kernels in the CPU's
 place: "triton" the Triton kernels, interpreted, or the path of a library.
 """
 
@@ -57,6 +57,20 @@ if INSTEAD == "triton":
         _library.LIBRARY.impl(op, _library.triton_function(where), "CPU")
 elif INSTEAD:
     torch.ops.load_library(INSTEAD)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What the references do does not depend on which kernels are in place."""
+    if INSTEAD:
+        of_references = [
+            item
+            for item in items
+            if isinstance(item, pytest.Function)
+            and getattr(item, "callspec", None)
+            and item.callspec.params.get("impl") == "ref"
+        ]
+        config.hook.pytest_deselected(items=of_references)
+        items[:] = [item for item in items if item not in set(of_references)]
 
 
 @pytest.fixture(autouse=True)
