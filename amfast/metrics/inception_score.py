@@ -61,8 +61,9 @@ def measure_inception_score(
 ) -> Measure:
     """The same with its interval: images are drawn anew within their splits.
 
-    Arguments and errors are those of ``inception_score``. Fewer images in a split than classes get
-    a note.
+    Drawing anew leaves out some images, and with fewer the score is less, so the replicates are
+    shifted to the value. Arguments and errors are those of ``inception_score``. Fewer images in a
+    split than classes get a note.
     """
     score = inception_score(logits, splits=splits, shuffle_seed=shuffle_seed)
     replicates = torch.zeros(resamples, dtype=torch.float64)
@@ -74,7 +75,7 @@ def measure_inception_score(
             torch.cat([certainty, p], dim=1), seed=seed + (number << 32), resamples=resamples
         )
         replicates += (means[:, 0] + torch.special.entr(means[:, 1:]).sum(dim=1)).exp() / splits
-    low, high = percentile_interval(replicates)
+    low, high = percentile_interval(replicates - replicates.mean() + score.mean)
     images, classes = logits.shape
     return Measure(
         measure_name("inception_score", network.name),
@@ -83,7 +84,7 @@ def measure_inception_score(
         "images",
         seed,
         network.fingerprint,
-        low,
+        max(1.0, low),
         high,
         std=score.std,
         note=_note(images // splits, classes),

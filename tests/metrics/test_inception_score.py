@@ -101,8 +101,19 @@ def test_replicates_are_scores_of_images_drawn_anew() -> None:
         for _ in range(400)
     ]
     edges = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    wanted = torch.quantile(torch.tensor(scores, dtype=torch.float64), edges).tolist()
+    around = torch.tensor(scores, dtype=torch.float64)
+    wanted = torch.quantile(around - around.mean() + found.value, edges).tolist()
     assert [found.low, found.high] == pytest.approx(wanted, rel=1e-9)
+
+
+def test_the_interval_holds_the_value() -> None:
+    """Scores of images drawn anew are smaller, by more than the interval is wide."""
+    found = measure_inception_score(logits(200), NETWORK)
+    assert found.low is not None and found.high is not None
+    assert found.low < found.value < found.high
+    certain = torch.eye(20).repeat(5, 1) * 30  # 1 is the least, and 20 the most there is
+    for rows in (certain, certain[:1].expand(40, -1)):
+        assert (measure_inception_score(rows, NETWORK).low or 0.0) >= 1.0
 
 
 def test_small_sets_get_a_sentence() -> None:
