@@ -46,8 +46,10 @@ class Comparison:
     """Looks at the images of one class after another, and keeps what the measures need of them.
 
     ``pairs`` random pairs of a set's images are compared, the same for every class and set of as
-    many images. ``reference`` is the set that FID and precision's like compare with. The networks
-    that ``metrics`` need are loaded at once, with the errors of ``load_networks``.
+    many images. ``reference`` is the set that FID and precision's like compare with. The images of
+    the set ``alike`` are the same for every class, and count once among the features: as many
+    copies are no more images for FID, and among its copies none has a neighbour. The networks that
+    ``metrics`` need are loaded at once, with the errors of ``load_networks``.
     """
 
     def __init__(
@@ -59,13 +61,14 @@ class Comparison:
         pairs: int,
         seed: int,
         reference: SetName,
+        alike: SetName | None = None,
     ) -> None:
         self._metrics = frozenset(metrics)
         self._pairs, self._seed, self._reference = pairs, seed, reference
         self._lpips = networks.lpips if "lpips" in self._metrics else None
         self._network = networks.features if self._metrics & _OF_FEATURES else None
         self._judge = networks.judge
-        self._kept_per_class = max(1, _KEPT // classes)
+        self._kept_per_class, self._alike = max(1, _KEPT // classes), alike
         self._per_image: dict[tuple[Metric, SetName], list[Tensor]] = defaultdict(list)
         self._features: dict[SetName, list[Tensor]] = defaultdict(list)
         self._logits: dict[SetName, list[Tensor]] = defaultdict(list)
@@ -118,7 +121,8 @@ class Comparison:
                     self._per_image[metric, name].append(of_set[metric])
                     found[name].append(self._mean(metric, [of_set[metric]]))
         for name, of_set in _in_order(seen).items():
-            if "features" in of_set and self._network is not None:
+            again = name == self._alike and (name in self._moments or name in self._logits)
+            if "features" in of_set and self._network is not None and not again:
                 if self._metrics & {"fid", "neighbours"}:
                     self._take_features(name, of_set["features"], self._network)
                 if "inception_score" in self._metrics:
@@ -194,7 +198,8 @@ class Comparison:
         if name not in self._moments:
             self._moments[name] = RunningMoments(network)
         self._moments[name].update(features)
-        self._features[name].append(features[: self._kept_per_class])
+        kept = _KEPT if name == self._alike else self._kept_per_class
+        self._features[name].append(features[:kept])
 
     def _judged(self, images: Tensor) -> Tensor:
         judge = self._judge

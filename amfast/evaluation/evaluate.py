@@ -169,6 +169,7 @@ def evaluate(
         pairs=pairs,
         seed=seed,
         reference="original" if real is None else "real",
+        alike="real" if real is not None and real.alike else None,
     )
     classes: list[ClassEvaluation] = []
     notes: list[str] = []
@@ -195,9 +196,10 @@ def evaluate(
         seen = comparison.look(class_id, images)
         if real is not None:
             seen["real"], count = _look_at_real(comparison, real, class_id, images_per_class)
-            if count < images_per_class:
+            if count < images_per_class and not (real.alike and classes):
+                of_class = "" if real.alike else f" of {target.name}"
                 notes.append(
-                    f"{real.name} has {count} images of {target.name}, fewer than the "
+                    f"{real.name} has {count} images{of_class}, fewer than the "
                     f"{images_per_class} of the other sets"
                 )
         classes.append(ClassEvaluation(target, comparison.add(seen)))

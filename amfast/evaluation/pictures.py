@@ -35,6 +35,8 @@ class RealImages(ABC):
     """Real images of classes."""
 
     name: str
+    #: Whether every class has the same ones.
+    alike: bool = False
 
     @abstractmethod
     def of_class(self, class_id: int, count: int) -> Tensor:
@@ -107,6 +109,7 @@ class FolderImages(RealImages):
         self.name = str(path)
         self.skipped: list[Skipped] = []
         self._folder = ImageFolder.open(path, labels)
+        self.alike = not self._folder.class_ids
         self._size, self._seed, self._device = size, seed, device
         self._on_note, self._noted = on_note, False
         self._classes = tuple(classes)

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from amfast.errors import RunError, UsageError
-from amfast.evaluation.compare import PER_CLASS
+from amfast.evaluation.compare import METRICS, PER_CLASS
 from amfast.evaluation.pictures import FolderImages
 from amfast.evaluation.session import Listener, evaluate_path
 from amfast.runs.lock import locked
@@ -121,6 +121,26 @@ def test_one_bad_file_of_many_is_no_matter_whose_class_it_is(make_run, tmp_path)
     (tmp_path / "real" / "ring" / "worse.png").write_bytes(b"")
     with pytest.raises(RunError, match="At most 1 may be skipped, 1% of the whole set"):
         evaluate_path(run.path, against=tmp_path / "real", **options)
+
+
+def test_a_flat_folder_counts_once_among_all_classes(make_run, tmp_path):
+    """As many copies of each image as classes would leave no neighbour within its sphere."""
+    run = make_run(tuple(range(7)))
+    (tmp_path / "real").mkdir()
+    for i in range(12):
+        (tmp_path / "real" / f"{i}.png").write_bytes(encoded(picture(9, 9, seed=i), "PNG"))
+    options = {**SMALL, "images_per_class": 20, "metrics": METRICS}
+    found = evaluate_path(run.path, against=tmp_path / "real", **options).evaluation
+    of_real = {measure.name: measure.n for measure in found.overall["real"]}
+    assert of_real["inception_score[embedded]"] == 12
+    assert of_real["ms_ssim"] == 7 * SMALL["pairs"]
+    beside = {measure.name: measure for measure in found.overall["am"]}
+    assert beside["recall[embedded]"].n == beside["coverage[embedded]"].n == 12
+    assert "12 images are too few" in beside["fid[embedded]"].note
+    assert not [note for note in found.notes if "within their spheres" in note]
+    assert [n for n in found.notes if "has 12" in n] == [
+        f"{tmp_path}/real has 12 images, fewer than the 20 of the other sets"
+    ]
 
 
 def test_a_file_of_a_flat_folder_that_was_skipped_is_listed(make_run, tmp_path):
