@@ -12,7 +12,7 @@ from torch import Tensor
 
 from amfast.embedded import render
 from amfast.embedded.shapes import GENERATOR_SHAPES, UNSEEN_SHAPES
-from amfast.errors import UsageError
+from amfast.errors import RunError, UsageError
 from amfast.generators.protocol import Generator, device_of
 from amfast.images.folder import ImageFolder
 from amfast.images.loader import MOST_SKIPPED, ImageLoader
@@ -139,11 +139,14 @@ class FolderImages(RealImages):
 
         def compute() -> Statistics:
             images, skipped = self._load(sample, count)
-            return Statistics(look(images), {"skipped": skipped_to_text(skipped)})
+            return Statistics(look(images), {"skipped": skipped_to_text(skipped, sample)})
 
         content = content_hash(sample, self._size)
         found = cached(f"{content}-{class_id}-{key}", compute, on_note=self._on_note)
-        self._skip(skipped_from_text(found.metadata["skipped"]))
+        skipped = skipped_from_text(found.metadata["skipped"], sample)
+        if len(skipped) > self._may_skip(sample, count):
+            self._load(sample, count)  # kept beside other classes, of more images: says what is bad
+        self._skip(skipped)
         return dict(found.tensors)
 
     def _sample(self, class_id: int, count: int) -> ImageFolder:
@@ -170,6 +173,12 @@ class FolderImages(RealImages):
             on_note=self._note,
         )
         found = [to_bytes(batch.images).cpu() for batch in loader]
+        if not found:
+            first = loader.skipped[0]
+            raise RunError(
+                f"none of the {len(sample)} images of a class in {self.name} can be used; the "
+                f"first is {first.path}: {first.reason}"
+            )
         return torch.cat(found), loader.skipped
 
     def _skip(self, skipped: Sequence[Skipped]) -> None:

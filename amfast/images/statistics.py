@@ -22,8 +22,9 @@ from amfast.runs.tensor_file import read_tensors, write_tensors
 
 _KIND = "amfast-statistics"
 _HEADER = ("format", "format_version", "checksum")  # the file's own
-#: Part of every content hash: another one when images are cut, resized or chosen in another way.
-_PREPARATION = "centre square, bilinear, version 1"
+#: Part of every content hash: another one when images are cut, resized or chosen in another way,
+#: or what is kept of them is written in another one.
+_PREPARATION = "centre square, bilinear, version 2"
 _CHUNK = 2**20
 
 
@@ -90,14 +91,18 @@ def path(key: str) -> Path:
     return store.home() / "statistics" / f"{key}.safetensors"
 
 
-def skipped_to_text(skipped: Sequence[Skipped]) -> str:
-    """The files that were left out, as metadata can hold them."""
-    return json.dumps([[str(found.path), found.reason] for found in skipped])
+def skipped_to_text(skipped: Sequence[Skipped], folder: ImageFolder) -> str:
+    """The files of a folder that were left out, as metadata can hold them.
+
+    By their places in its order, since the same content may lie under another name the next time.
+    """
+    places = {file.path: place for place, file in enumerate(folder.files)}
+    return json.dumps([[places[found.path], found.reason] for found in skipped])
 
 
-def skipped_from_text(text: str) -> list[Skipped]:
-    """What ``skipped_to_text`` was given."""
-    return [Skipped(Path(name), why) for name, why in json.loads(text)]
+def skipped_from_text(text: str, folder: ImageFolder) -> list[Skipped]:
+    """What ``skipped_to_text`` was given, in a folder of the same content."""
+    return [Skipped(folder.files[place].path, why) for place, why in json.loads(text)]
 
 
 def _file_hash(path: Path) -> str:

@@ -132,6 +132,40 @@ def test_too_many_bad_files_end_it(tmp_path):
         opened(root, {0: "disk"}).of_class(0, 10)
 
 
+def test_a_class_without_a_sound_image_ends_it_with_a_sentence(tmp_path):
+    root = folder(tmp_path / "real", star=200)
+    (root / "disk").mkdir()
+    (root / "disk" / "bad.png").write_bytes(b"")
+    real = opened(root, {0: "disk", 2: "star"})
+    with pytest.raises(RunError, match="none of the 1 images of a class .*bad.png: empty"):
+        real.of_class(0, 200)
+
+
+def test_what_is_kept_excuses_no_bad_file(tmp_path):
+    """One of 199 files of two classes may be bad, and none of the 99 of one of them alone."""
+    root = folder(tmp_path / "real", star=100, disk=98)
+    (root / "disk" / "bad.png").write_bytes(b"")
+
+    def look(images):
+        return {"count": torch.tensor(len(images))}
+
+    both = opened(root, {0: "disk", 2: "star"})
+    assert int(both.remembered(0, 100, "k", look)["count"]) == 98
+    with pytest.raises(RunError, match="At most 0 may be skipped"):
+        opened(root, {0: "disk"}).remembered(0, 100, "k", look)
+
+
+def test_files_that_were_skipped_are_listed_where_they_lie_now(tmp_path):
+    root = folder(tmp_path / "real", star=100)
+    (root / "star" / "bad.png").write_bytes(b"")
+    for place in (root, tmp_path / "moved"):
+        if place != root:
+            root.rename(place)
+        real = opened(place, {2: "star"})
+        real.remembered(2, 101, "k", lambda images: {"count": torch.tensor(len(images))})
+        assert [skipped.path for skipped in real.skipped] == [place / "star" / "bad.png"]
+
+
 def test_a_note_is_passed_on_once(tmp_path, monkeypatch):
     class NotedLoader(pictures.ImageLoader):
         def __init__(self, *arguments, on_note, **options):

@@ -11,7 +11,7 @@ import torch
 
 from amfast.errors import UsageError
 from amfast.images import statistics
-from amfast.images.folder import ImageFolder
+from amfast.images.folder import ImageFile, ImageFolder
 from amfast.images.statistics import Statistics, cached, content_hash
 from amfast.images.vetting import Skipped
 from amfast.runs.lock import locked
@@ -145,6 +145,15 @@ def test_keys(key):
 
 
 def test_skipped_files_go_through_metadata():
-    skipped = [Skipped(Path("/set/ä.jpg"), "CMYK"), Skipped(Path("/set/\udcff.png"), "truncated")]
-    assert statistics.skipped_from_text(statistics.skipped_to_text(skipped)) == skipped
-    assert statistics.skipped_from_text("[]") == []
+    """To where the same content lies later."""
+    names = ["a.png", "\udcff.png", "ä.jpg"]
+
+    def folder(root):
+        return ImageFolder(Path(root), tuple(ImageFile(Path(root) / n, None) for n in names))
+
+    def skipped(root):
+        return [Skipped(root / names[2], "CMYK"), Skipped(root / names[1], "truncated")]
+
+    text = statistics.skipped_to_text(skipped(Path("/set")), folder("/set"))
+    assert statistics.skipped_from_text(text, folder("/moved")) == skipped(Path("/moved"))
+    assert statistics.skipped_from_text("[]", folder("/set")) == []
