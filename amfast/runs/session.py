@@ -84,9 +84,6 @@ def prepare(
 
     ``values`` are the other fields of ``RunConfig``. Raises ``UsageError`` or ``WeightsError``.
     """
-    # Kept as absolute paths, so that the run can be exported from any folder.
-    weights = _absolute(weights)
-    values["classifier_weights"] = _absolute(values.get("classifier_weights"))
     checked = make_config(
         classes=(0,), generator=generator, weights=weights, classifier=classifier, device=device,
         dtype=dtype, **values,
@@ -107,7 +104,15 @@ def prepare(
         eps=checked.eps,
     )
     chosen = select_classes(classes, judge.spec.labels)
-    config = checked.model_copy(update={"classes": chosen, "device": str(target), "dtype": name})
+    resolved = {
+        "classes": chosen,
+        "device": str(target),
+        "dtype": name,
+        # So that the run can be exported from any folder.
+        "weights": _absolute(weights),
+        "classifier_weights": _absolute(checked.classifier_weights),
+    }
+    config = checked.model_copy(update=resolved)
     check_method(maker, judge, config)
     return Job(maker, judge, config)
 
