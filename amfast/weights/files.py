@@ -144,11 +144,13 @@ def _what_is_wrong(file: IO[bytes], path: Path, error: Exception) -> str:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return f"{path} is truncated or damaged: {reason}"
     # torch's own message goes on for lines, and advises to switch the check off.
-    name = re.search(r"GLOBAL (\S+)", str(error))
+    said = " ".join(str(error).split())
+    name = re.search(r"GLOBAL (\S+)", said)
     asked = f" (it asks for {name[1][:80]})" if name else ""
+    ours = "" if name or "weights_only" in said else f": {said[:300]}"
     return (
         f"{path} is damaged or holds more than tensors{asked}, which amfast does not unpickle "
-        "because that can run code"
+        f"because that can run code{ours}"
     )
 
 
