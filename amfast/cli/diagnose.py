@@ -75,4 +75,5 @@ def _show(found: Diagnosis) -> None:
         f"{found.diversity_threshold:.3f} or target probability below "
         f"{found.target_prob_threshold:.3f}",
         highlight=False,
+        soft_wrap=True,
     )
