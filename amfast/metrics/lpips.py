@@ -247,7 +247,7 @@ def _backbone(net: str, variant: Variant, weights: str | Path | None) -> nn.Modu
     if weights is None:
         from amfast.weights import store  # its HTTP libraries take a tenth of a second to import
 
-        weights = store.resolve(variant.function)
+        weights = store.resolve(variant.function, for_metric=True)
     state, _ = read_weights(Path(weights))
     convolutions = {k: tensor for k, tensor in state.items() if k.startswith("features.")}
     return fill(network, convolutions, f"the backbone of lpips-{net}")

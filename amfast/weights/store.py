@@ -29,7 +29,10 @@ _FORMAT = {"format": "amfast-weights", "format_version": 1}
 State = Literal["absent", "unfinished", "fetched"]
 
 #: Under which option the commands take a file in the store's place; no command takes a metric's.
-_OPTIONS: dict[Kind, str] = {"generator": "--weights", "classifier": "--classifier-weights"}
+_OPTIONS: dict[Kind, str] = {
+    "generator": "--weights",
+    "classifier": "--classifier-weights, or --judge-weights where it judges",
+}
 
 
 @dataclass(frozen=True)
@@ -80,15 +83,16 @@ def downloads(name: str) -> Path:
     return home() / "downloads" / find(name).name
 
 
-def resolve(name: str) -> Path:
+def resolve(name: str, *, for_metric: bool = False) -> Path:
     """The file of these weights, without a look at the network.
 
+    ``for_metric`` says that they are a metric's, for which no command takes another file.
     Raises ``WeightsError`` saying how to fetch them where they are not here, and ``UsageError`` for
     an unknown name.
     """
     entry, there = find(name), path(name)
     if not there.is_file():
-        option = _OPTIONS.get(entry.kind)
+        option = None if for_metric else _OPTIONS.get(entry.kind)
         instead = f", or give a file with {option}" if option else ""
         raise WeightsError(
             f"the weights of {name} are not here: run 'amfast weights fetch {name}' "

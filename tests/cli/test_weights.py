@@ -86,7 +86,10 @@ def test_refused(invoke, home, server, enter):  # noqa: F811
     assert_refused(invoke(*fetch, "--json"), 1, "cannot fetch toy.pth: .*/gone answered 404")
     for command in ("fetch", "verify", "path"):
         assert_refused(invoke("weights", command, "alexnut"), 2, "did you mean alexnet")
-    for name, option in (("alexnet", "--classifier-weights"), ("biggan-256", "--weights")):
+    for name, option in (
+        ("alexnet", "--classifier-weights, or --judge-weights where it judges"),
+        ("biggan-256", "--weights"),
+    ):
         said = f"weights of {name} are not here.*, or give a file with {option}\n"
         assert_refused(invoke("weights", "verify", name), 1, said)
     assert_refused(invoke("weights", "verify", "fid-inception"), 1, r"Apache-2\.0\)\n")

@@ -204,6 +204,9 @@ def test_a_file_and_the_store(
     monkeypatch.setenv("AMFAST_HOME", str(tmp_path))
     with pytest.raises(WeightsError, match="run 'amfast weights fetch squeezenet1_1'"):
         load_lpips("squeeze", device="cpu")
+    with pytest.raises(WeightsError, match="fetch alexnet'") as of_a_metric:
+        load_lpips("alex", device="cpu")
+    assert "or give a file" not in str(of_a_metric.value)  # of the judge's, it would be
     whole = torchvision.models.squeezenet1_1(weights=None).state_dict()
     state = {**whole, **squeeze._network._plain.state_dict()}  # with a head, as published
     save_file({k: v.contiguous() for k, v in state.items()}, store.path("squeezenet1_1"))
