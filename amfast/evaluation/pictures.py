@@ -90,7 +90,8 @@ class FolderImages(RealImages):
     """A folder of real images, by class or, in a flat folder, the same for every class.
 
     ``classes`` (id -> name) are those that it must have, by the names or ids of ``labels``.
-    ``on_note`` hears once why images are not loaded with DALI where they could be. Raises
+    ``on_note`` hears once why images are not loaded with DALI where they could be, and why what was
+    seen is not kept. Raises
     ``UsageError`` as ``ImageFolder.open`` and ``ImageLoader`` do and for a class without images,
     and ``RunError`` where more than 1 % of all classes' images cannot be used.
     """
@@ -111,7 +112,7 @@ class FolderImages(RealImages):
         self._folder = ImageFolder.open(path, labels)
         self.alike = not self._folder.class_ids
         self._size, self._seed, self._device = size, seed, device
-        self._on_note, self._noted = on_note, False
+        self._on_note, self._noted = on_note, set[str]()
         self._classes = tuple(classes)
         known = self._folder.class_ids
         lacking = [f"{i} {name}" for i, name in classes.items() if i not in known]
@@ -142,7 +143,7 @@ class FolderImages(RealImages):
             return Statistics(look(images), {"skipped": skipped_to_text(skipped, sample)})
 
         content = content_hash(sample, self._size)
-        found = cached(f"{content}-{class_id}-{key}", compute, on_note=self._on_note)
+        found = cached(f"{content}-{class_id}-{key}", compute, on_note=self._note)
         skipped = skipped_from_text(found.metadata["skipped"], sample)
         if len(skipped) > self._may_skip(sample, count):
             self._load(sample, count)  # kept beside other classes, of more images: says what is bad
@@ -185,9 +186,9 @@ class FolderImages(RealImages):
         self.skipped += [found for found in skipped if found not in self.skipped]
 
     def _note(self, note: str) -> None:
-        if not self._noted:
+        if note not in self._noted:
             self._on_note(note)
-        self._noted = True
+        self._noted.add(note)
 
 
 def class_stream(seed: int, class_id: int, purpose: str) -> torch.Generator:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from amfast.device import resolve_device
+from amfast.errors import UsageError
 from amfast.evaluation.compare import METRICS, Metric
 from amfast.evaluation.evaluate import ClassEvaluation, Evaluation, check_options, evaluate
 from amfast.evaluation.networks import Features, load_networks
@@ -68,6 +69,8 @@ def evaluate_path(
     """
     listener = listener or Listener()
     check_options(metrics, images_per_class, pairs, seed)
+    if against == "":  # as an unset variable leaves it: neither a folder nor left out
+        raise UsageError(f"against is empty; give a folder of images, {ORIGINAL} or {RENDERER}")
     subject = open_subject(
         path,
         generator=generator,
@@ -86,7 +89,9 @@ def evaluate_path(
         device=target_device,
     )
     size = subject.generator.spec.resolution
-    wanted = str(against or (RENDERER if subject.generator_name == "embedded" else ORIGINAL))
+    if against is None:
+        against = RENDERER if subject.generator_name == "embedded" else ORIGINAL
+    wanted = str(against)
     real: RealImages | None = None
     if wanted == RENDERER:
         real = Renderer(classes, size=size, seed=seed)

@@ -178,3 +178,7 @@ def test_a_note_is_passed_on_once(tmp_path, monkeypatch):
     for class_id in (0, 1):
         real.of_class(class_id, 1)
     assert notes == ["Pillow serves"]
+    monkeypatch.setenv("AMFAST_HOME", "/dev/null")  # where no folder can be
+    for class_id in (0, 1):
+        real.remembered(class_id, 1, "k", lambda images: {"images": images})
+    assert len(notes) == 2 and notes[1].startswith("the statistics of a real set are not kept: ")

@@ -166,6 +166,8 @@ def test_what_cannot_be_compared_with_is_refused(make_run, tmp_path):
     sound = make_run()
     with pytest.raises(UsageError, match="none is not there: give a folder of images"):
         evaluate_path(sound.path, against=tmp_path / "none", **SMALL)
+    with pytest.raises(UsageError, match="against is empty; give a folder of images, original"):
+        evaluate_path(sound.path, against="", **SMALL)
     with pytest.raises(UsageError, match="no metric is called 'beauty'"):
         evaluate_path(sound.path, **{**SMALL, "metrics": ["beauty"]})
     assert not (sound.path / "evaluation.json").exists()
