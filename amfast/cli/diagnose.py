@@ -16,7 +16,7 @@ from amfast.evaluation.diagnose import Diagnosis
 from amfast.evaluation.diagnose import diagnose as diagnose_generator
 from amfast.evaluation.networks import Features, load_networks
 from amfast.generators import load_generator
-from amfast.runs.files import write_bytes
+from amfast.runs.files import refuse_unwritable, write_bytes
 
 
 def register(app: typer.Typer) -> None:
@@ -39,6 +39,8 @@ def diagnose(
     as_json: options.Json = False,
 ) -> None:
     """Sample every class, and rank those that lack diversity or are not recognised."""
+    if out is not None:
+        refuse_unwritable(out)
     loaded = load_generator(generator, weights=weights, device=device)
     networks = load_networks(
         generator=generator,

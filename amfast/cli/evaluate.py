@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from amfast.cli import options
-from amfast.cli.console import cell, print_json, say, stdout
+from amfast.cli.console import cell, print_json, printable, say, stdout
 from amfast.evaluation.compare import METRICS, Metric, SetName
 from amfast.evaluation.evaluate import Evaluation, gaps_closed
 from amfast.evaluation.networks import Features
@@ -83,7 +83,8 @@ def evaluate(
         return print_json(done.evaluation.to_json())
     _show(done.evaluation)
     if done.path is not None:
-        stdout.print(f"figures: {done.path}", highlight=False, markup=False, soft_wrap=True)
+        written = printable(f"figures: {done.path}")
+        stdout.print(written, highlight=False, markup=False, soft_wrap=True)
 
 
 def rank(

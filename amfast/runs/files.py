@@ -36,6 +36,18 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise RunError(f"cannot write {path}: {reason(error)}") from None
 
 
+def refuse_unwritable(path: Path) -> None:
+    """``RunError`` where ``write_bytes`` could not write, which is better known before the work."""
+    if not path.name or path.is_dir():
+        raise RunError(f"cannot write {str(path)!r}: it names a directory, not a file")
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.touch()
+        temporary.unlink()
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {reason(error)}") from None
+
+
 def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
     """A new directory with these files in it, which appears whole or not at all.
 

@@ -55,6 +55,13 @@ def test_some_metrics_and_no_real_images(run, invoke):
     assert only.returncode == 0 and "1 square" in only.stdout
 
 
+def test_a_hostile_run_name_is_shown_and_not_obeyed(tmp_path, run, invoke):
+    run.rename(tmp_path / "run\x1b[2J")
+    done = invoke("evaluate", "run\x1b[2J", *SMALL, "--metrics", "ms_ssim")
+    assert "figures: run\\x1b[2J/evaluation.json\n" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
+
+
 def test_failed_trials_are_named(run, invoke):
     summary = json.loads((run / "summary.json").read_text())
     lost = summary["classes"][1]["trials"][0]
@@ -155,5 +162,15 @@ def test_a_diagnosis_that_finds_nothing_makes_no_class_file_to_run(invoke, monke
     assert done.stderr == "wrote classes.txt: 0 classes\n"
     assert "0 of 1 classes need repair" in done.stdout
     assert_refused(invoke("run", "--classes", "@classes.txt"), 2, "no class was selected")
-    unwritable = invoke("diagnose", "--device", "cpu", "--out", "none/classes.txt")
-    assert_refused(unwritable, 1, "cannot write none/classes.txt")
+
+
+def test_a_place_that_takes_no_class_file_is_known_before_the_work(invoke, monkeypatch, tmp_path):
+    worked: list[object] = []
+    monkeypatch.setattr(diagnose_command, "load_generator", lambda *a, **o: worked.append(a))
+    for out, said in (
+        ("none/classes.txt", "cannot write none/classes.txt: no such file or directory"),
+        (".", "cannot write '.': it names a directory"),
+        ("", "cannot write '.': it names a directory"),
+    ):
+        assert_refused(invoke("diagnose", "--device", "cpu", "--out", out), 1, said)
+    assert worked == [] and listing(tmp_path) == []
