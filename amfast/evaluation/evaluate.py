@@ -155,12 +155,19 @@ def evaluate(
     embedding and the class's own see the same latents, which depend on ``seed`` and the class
     alone.
 
-    Raises ``UsageError`` for values out of bounds and no targets, ``RunError`` for an embedding
-    whose images are not finite, and as ``real`` does.
+    Raises ``UsageError`` for values out of bounds, no targets and embeddings of another width,
+    ``RunError`` for an embedding whose images are not finite, and as ``real`` does.
     """
     check_options(metrics, images_per_class, pairs, seed)
     if not targets:
         raise UsageError("there is no embedding to evaluate: give at least one target")
+    width = generator.spec.embedding_dim
+    for target in targets:
+        if target.embedding.shape != (width,):
+            raise UsageError(
+                f"the embedding of class {target.class_id} {target.name} is "
+                f"{list(target.embedding.shape)}; {generator.spec.name} takes [{width}]"
+            )
     own = rows_by_name(generator.spec.labels, {t.class_id: t.name for t in targets})
     comparison = Comparison(
         networks,

@@ -200,3 +200,10 @@ def test_refuses_options_out_of_bounds(generator, networks, make_target, options
 def test_nothing_to_evaluate_is_refused(generator, networks):
     with pytest.raises(UsageError, match="no embedding to evaluate"):
         evaluate(generator, [], networks)
+
+
+def test_an_embedding_of_another_width_is_refused(generator, networks, make_target):
+    narrow = make_target(STAR, embedding=generator.class_embeddings[STAR][:5])
+    said = r"the embedding of class 3 star is \[5\]; embedded takes \[128\]"
+    with pytest.raises(UsageError, match=said):
+        evaluate(generator, [make_target(RING), narrow], networks)
