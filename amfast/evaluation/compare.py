@@ -36,8 +36,8 @@ _NARROW = 256
 _IMAGES_PER_PASS = 50
 _OF_FEATURES: frozenset[Metric] = frozenset({"inception_score", "fid", "neighbours"})
 
-#: What is known of the images of one set of a class: ``features`` and ``logits`` ``[N, ...]``, and
-#: per metric of ``PER_CLASS`` a value for each image or pair.
+#: What is known of the images of one set: ``features`` and ``logits`` of the feature network and
+#: ``judged``, the judge's logits, ``[N, ...]``; ``lpips`` and ``ms_ssim`` of each pair.
 Seen = dict[str, Tensor]
 _Value = TypeVar("_Value")
 
@@ -85,8 +85,8 @@ class Comparison:
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     @torch.no_grad()
-    def look(self, class_id: int, images: Mapping[SetName, Tensor]) -> dict[SetName, Seen]:
-        """What is known of a class's images ``[N, 3, R, R]``, uint8, set by set.
+    def look(self, images: Mapping[SetName, Tensor]) -> dict[SetName, Seen]:
+        """What is known of images ``[N, 3, R, R]``, uint8, set by set, whatever class they are of.
 
         Where there are both, the mixed set is the first half of the original and the second of the
         optimised one (paper, section 3.3: BigGAN+AM).
@@ -107,19 +107,23 @@ class Comparison:
         if "accuracy" in self._metrics:
             if judged is None:
                 judged = torch.cat([self._judged(part) for part in self._passes(pool)])
-            hits = in_top(judged, class_id, 1)
             for name, indices in rows.items():
-                seen[name]["accuracy"] = hits[indices]
+                seen[name]["judged"] = judged[indices]
         return seen
 
-    def add(self, seen: Mapping[SetName, Seen]) -> dict[SetName, list[Measure]]:
+    def add(self, class_id: int, seen: Mapping[SetName, Seen]) -> dict[SetName, list[Measure]]:
         """Take in what ``look`` saw of one class; its own measures, set by set."""
         found: dict[SetName, list[Measure]] = {name: [] for name in _in_order(seen)}
         for metric in PER_CLASS:
             for name, of_set in _in_order(seen).items():
-                if metric in of_set:
-                    self._per_image[metric, name].append(of_set[metric])
-                    found[name].append(self._mean(metric, [of_set[metric]]))
+                if metric == "accuracy" and "judged" in of_set:
+                    values = in_top(of_set["judged"], class_id, 1)
+                elif metric in of_set:
+                    values = of_set[metric]
+                else:
+                    continue
+                self._per_image[metric, name].append(values)
+                found[name].append(self._mean(metric, [values]))
         for name, of_set in _in_order(seen).items():
             again = name == self._alike and (name in self._moments or name in self._logits)
             if "features" in of_set and self._network is not None and not again:

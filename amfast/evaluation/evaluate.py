@@ -125,7 +125,7 @@ def _look_at_real(
     """What is known of the real images of a class, and how many they are."""
 
     def look(images: Tensor) -> Seen:
-        (seen,) = comparison.look(class_id, {"real": images}).values()
+        (seen,) = comparison.look({"real": images}).values()
         return {**seen, "images": torch.tensor(len(images))}
 
     seen = real.remembered(class_id, count, comparison.key, look)
@@ -200,7 +200,7 @@ def evaluate(
                 notes.append(f"the class {target.name} as trained gives images that are not finite")
             else:
                 images["original"] = original
-        seen = comparison.look(class_id, images)
+        seen = comparison.look(images)
         if real is not None:
             seen["real"], count = _look_at_real(comparison, real, class_id, images_per_class)
             if count < images_per_class and not (real.alike and classes):
@@ -209,7 +209,7 @@ def evaluate(
                     f"{real.name} has {count} images{of_class}, fewer than the "
                     f"{images_per_class} of the other sets"
                 )
-        classes.append(ClassEvaluation(target, comparison.add(seen)))
+        classes.append(ClassEvaluation(target, comparison.add(class_id, seen)))
         on_class(classes[-1])
     overall = comparison.overall()
     notes += comparison.notes

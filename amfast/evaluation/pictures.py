@@ -114,6 +114,7 @@ class FolderImages(RealImages):
         self._size, self._seed, self._device = size, seed, device
         self._on_note, self._noted = on_note, set[str]()
         self._classes = tuple(classes)
+        self._looked_at: dict[tuple[int, str], dict[str, Tensor]] = {}
         known = self._folder.class_ids
         lacking = [f"{i} {name}" for i, name in classes.items() if i not in known]
         if known and lacking:
@@ -135,7 +136,12 @@ class FolderImages(RealImages):
         key: str,
         look: Callable[[Tensor], dict[str, Tensor]],
     ) -> dict[str, Tensor]:
-        """Kept among the statistics of real sets, by the content of the class's files."""
+        """Kept among the statistics of real sets, by the content of the class's files.
+
+        Those of a flat folder are looked at once for all classes.
+        """
+        if self.alike and (count, key) in self._looked_at:
+            return self._looked_at[count, key]
         sample = self._sample(class_id, count)
 
         def compute() -> Statistics:
@@ -143,11 +149,12 @@ class FolderImages(RealImages):
             return Statistics(look(images), {"skipped": skipped_to_text(skipped, sample)})
 
         content = content_hash(sample, self._size)
-        found = cached(f"{content}-{class_id}-{key}", compute, on_note=self._note)
+        found = cached(f"{content}-{key}", compute, on_note=self._note)
         skipped = skipped_from_text(found.metadata["skipped"], sample)
         if len(skipped) > self._may_skip(sample, count):
             self._load(sample, count)  # kept beside other classes, of more images: says what is bad
         self._skip(skipped)
+        self._looked_at = {(count, key): dict(found.tensors)}
         return dict(found.tensors)
 
     def _sample(self, class_id: int, count: int) -> ImageFolder:

@@ -22,9 +22,8 @@ from amfast.runs.tensor_file import read_tensors, write_tensors
 
 _KIND = "amfast-statistics"
 _HEADER = ("format", "format_version", "checksum")  # the file's own
-#: Part of every content hash: another one when images are cut, resized or chosen in another way,
-#: or what is kept of them is written in another one.
-_PREPARATION = "centre square, bilinear, version 2"
+#: Part of every content hash: another one when images are cut, resized or chosen in another way.
+_PREPARATION = "centre square, bilinear, version 1"
 _CHUNK = 2**20
 
 

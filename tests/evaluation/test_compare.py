@@ -36,7 +36,7 @@ def images(generator):
 
 
 def add(whole, class_id, images):
-    return whole.add(whole.look(class_id, images))
+    return whole.add(class_id, whole.look(images))
 
 
 def comparison(networks, metrics=METRICS, *, classes=2, reference="real"):

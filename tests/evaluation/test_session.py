@@ -123,6 +123,30 @@ def test_one_bad_file_of_many_is_no_matter_whose_class_it_is(make_run, tmp_path)
         evaluate_path(run.path, against=tmp_path / "real", **options)
 
 
+def test_a_flat_folder_is_looked_at_once_for_all_classes(make_run, tmp_path, home, monkeypatch):
+    run = make_run()
+    (tmp_path / "real").mkdir()
+    for i in range(4):
+        (tmp_path / "real" / f"{i}.png").write_bytes(encoded(picture(9, 9, seed=i), "PNG"))
+    loaded: list[str] = []
+    load = FolderImages._load
+    monkeypatch.setattr(
+        FolderImages, "_load", lambda self, *what: loaded.append(self.name) or load(self, *what)
+    )
+    found = evaluate_path(run.path, against=tmp_path / "real", **SMALL).evaluation
+    assert len(loaded) == len(list((home / "statistics").glob("*.safetensors"))) == 1
+    shares = [{m.name: m.value for m in c.sets["real"]}["top1[embedded]"] for c in found.classes]
+    alone = {}
+    for class_id, name in ((STAR, "star"), (RING, "ring")):
+        (tmp_path / "sorted").mkdir()
+        shutil.copytree(tmp_path / "real", tmp_path / "sorted" / name)
+        target = make_run((class_id,))
+        of_class = evaluate_path(target.path, against=tmp_path / "sorted", **SMALL).evaluation
+        alone[name] = {m.name: m.value for m in of_class.classes[0].sets["real"]}
+        shutil.rmtree(tmp_path / "sorted")
+    assert shares == [alone["star"]["top1[embedded]"], alone["ring"]["top1[embedded]"]]
+
+
 def test_a_flat_folder_counts_once_among_all_classes(make_run, tmp_path):
     """As many copies of each image as classes would leave no neighbour within its sphere."""
     run = make_run(tuple(range(7)))
