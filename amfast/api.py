@@ -18,7 +18,7 @@ from amfast.metrics.ranking import FLOOR, rank
 from amfast.optimize.compiled import compiled_for
 from amfast.optimize.diversity import DiversityTerm, Phi
 from amfast.optimize.engine import Progress, Settings, TrialResult, optimize_trials
-from amfast.optimize.initializers import METHODS, MethodName, initial_embeddings
+from amfast.optimize.initializers import METHODS, MethodName, initial_embeddings, parse_init
 from amfast.optimize.memory import images_per_pass, plan_passes
 from amfast.optimize.objective import TargetLogProb, images_together
 from amfast.optimize.precision import initial_loss_scale
@@ -26,6 +26,9 @@ from amfast.optimize.profile import PROFILES, ProfileName
 from amfast.optimize.slots import Slots
 from amfast.optimize.stopping import parse_stop
 from amfast.optimize.trials import Trial, plan_trials
+
+#: The stream of ``likest_rows`` is keyed by this and the seed, apart from every trial's own.
+_LIKEST, _LIKEST_IMAGES = 0x70B5, 10
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def optimize(
     *,
     classes: str | int | Sequence[int | str] = "all",
     method: MethodName = "am-l",
+    init: str = "method",
     profile: ProfileName = "paper",
     noise_layer: bool = False,
     diversity: Phi = "softmax",
@@ -104,7 +108,9 @@ def optimize(
 
     ``classes`` are ids or names of the classifier's labels, or a selection such as ``"0-3,star"``.
     A bare ``nn.Module`` classifier is wrapped for 224-pixel inputs with ImageNet's mean and std, in
-    the generator's precision; use ``amfast.wrap_module`` for others. ``profile`` is ``"paper"`` or
+    the generator's precision; use ``amfast.wrap_module`` for others. ``init`` is where
+    embeddings start, if not at the method's own place: ``"mean"``, ``"own"``, ``"random"`` or
+    ``"top-5"``, the five classes whose images look most like it. ``profile`` is ``"paper"`` or
     ``"biggan-am"``, the behaviour of the authors' released code (docs/profiles.md); ``trials`` (5
     or 3), ``latents`` (20 or 10) and ``lr`` default to its own. ``noise_layer`` learns a linear map
     of each trial's latents beside its embedding. ``diversity`` is what am-d-s and am-d-l compare
@@ -135,6 +141,7 @@ def optimize(
         classifier=classifier.spec.name,
         classes=select_classes(classes, classifier.spec.labels),
         method=method,
+        init=init,
         profile=profile,
         noise_layer=noise_layer,
         diversity=diversity,
@@ -229,6 +236,9 @@ def run_trials(
     if not trials:
         return iter(())
     settings = engine_settings(generator, classifier, config)
+    method = METHODS[config.method]
+    start, noise = parse_init(config.init, method), method.noise
+    top = likest_rows(generator, classifier, config, start.top) if start.kind == "top" else {}
     table, rows = generator.class_embeddings, own_rows(generator, classifier)
     if config.compile == "on" or (config.compile == "auto" and table.is_cuda):
         together = min(settings.slots, len(trials))
@@ -242,13 +252,36 @@ def run_trials(
         generator,
         objective_for(classifier, config),
         trials,
-        lambda fresh: initial_embeddings(METHODS[config.method], table, rows, fresh),
+        lambda fresh: initial_embeddings(start, noise, table, fresh, own=rows, top=top),
         settings,
         stopped=stopped,
         on_progress=on_progress,
         on_resample=on_resample,
         on_note=on_note,
     )
+
+
+@torch.no_grad()
+def likest_rows(
+    generator: Generator, classifier: Classifier, config: RunConfig, count: int
+) -> dict[int, list[int]]:
+    """Class id -> the ``count`` rows of the generator whose images look most like it, best first.
+
+    By the mean probability of the class over ten images of every row, the same latents for each
+    (paper, section 3.2). With the profile biggan-am the best comes last.
+    """
+    objective, table = objective_for(classifier, config), generator.class_embeddings
+    stream = torch.Generator().manual_seed(config.seed ^ _LIKEST)
+    latents = torch.randn(1, _LIKEST_IMAGES, generator.spec.latent_dim, generator=stream).to(table)
+    classes = torch.tensor(config.classes, device=table.device)
+    found = []
+    for row in table:
+        probs = objective.logits(generator(row[None], latents)).float().softmax(dim=1)
+        found.append(probs.mean(dim=0)[classes])
+    best = torch.stack(found).argsort(dim=0, descending=True, stable=True)[:count]  # [K, classes]
+    if PROFILES[config.profile].top_ascending:
+        best = best.flip(0)
+    return dict(zip(config.classes, best.t().tolist(), strict=True))
 
 
 def score_trials(
@@ -288,12 +321,18 @@ def check_method(generator: Generator, classifier: Classifier, config: RunConfig
             f"{classifier.spec.name} names none: use softmax or pixel, or "
             "amfast.wrap_module(module, feature_layers=[...])"
         )
-    if METHODS[config.method].starts_at == "own":
+    start = parse_init(config.init, METHODS[config.method])
+    if start.top > len(generator.class_embeddings):
+        raise UsageError(
+            f"init {config.init} picks among the classes of generator {generator.spec.name}, which "
+            f"has {len(generator.class_embeddings)}"
+        )
+    if start.kind == "own":
         rows = own_rows(generator, classifier)
         lacking = [classifier.spec.labels[i] for i in config.classes if i not in rows]
         if lacking:
             raise UsageError(
                 f"{config.method} starts from the class's own embedding, and generator "
                 f"{generator.spec.name} has no class {', '.join(lacking)}: "
-                "use am-l, which starts from the mean of all classes"
+                "use am-l, which starts from the mean of all classes, or another --init"
             )

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from amfast.errors import UsageError
 from amfast.optimize.diversity import Phi
-from amfast.optimize.initializers import METHODS, MethodName
+from amfast.optimize.initializers import METHODS, MethodName, parse_init
 from amfast.optimize.profile import PROFILES, ProfileName
 from amfast.optimize.stopping import parse_stop
 
@@ -29,7 +29,9 @@ _Named = TypeVar("_Named")
 class RunConfig(BaseModel):
     """What decides a run's result. Two runs with equal configurations are the same run.
 
-    ``classes`` are ids of the classifier's labels. ``profile`` names a reading of the method
+    ``classes`` are ids of the classifier's labels. ``init`` is where embeddings start: the
+    ``"method"``'s own place, or ``"mean"``, ``"own"``, ``"random"``, ``"top-K"``
+    (``amfast.optimize.initializers.Start``). ``profile`` names a reading of the method
     (``amfast.optimize.profile``): ``trials``, ``latents`` and ``lr`` default to its own, ``lr`` in
     the paper's to 0.01 for AM-S and 0.1 for AM-L (section 2). ``noise_layer`` learns a linear map
     of the latents beside the embedding, which alone is kept. ``diversity`` and
@@ -53,6 +55,7 @@ class RunConfig(BaseModel):
     classifier_weights: str | None = None
     classes: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     method: MethodName = "am-l"
+    init: str = "method"
     profile: ProfileName = "paper"
     noise_layer: bool = False
     diversity: Phi = "softmax"
@@ -69,6 +72,12 @@ class RunConfig(BaseModel):
     device: str = "auto"
     dtype: DtypeName = "auto"
     compile: CompileMode = "auto"
+
+    @field_validator("init")
+    @classmethod
+    def _known_start(cls, text: str) -> str:
+        parse_init(text, METHODS["am-l"])
+        return text
 
     @field_validator("stop")
     @classmethod

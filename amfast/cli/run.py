@@ -54,6 +54,10 @@ def run(
             help="am-s (own embedding) or am-l (mean); am-d-s, am-d-l: with a diversity term."
         ),
     ] = "am-l",
+    init: Annotated[
+        str,
+        typer.Option(help="Start: method (its own), mean, own, random or top-K likest classes."),
+    ] = "method",
     diversity: Annotated[
         str, typer.Option(help="What am-d compares images by: pixel, conv5 or softmax.")
     ] = "softmax",
@@ -116,6 +120,7 @@ def run(
         classifier=classifier,
         classifier_weights=None if classifier_weights is None else str(classifier_weights),
         method=method,
+        init=init,
         profile=profile,
         noise_layer=noise_layer,
         diversity=diversity,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -35,18 +36,62 @@ METHODS: dict[MethodName, Method] = {
 }
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where embeddings start, before the method's noise.
+
+    ``"mean"`` of all class embeddings, the class's ``"own"``, ``"random"`` (normal, with the mean
+    and deviation that each number has among the class embeddings) or ``"top"``: trial i at the i-th
+    of the ``top`` class embeddings whose images look most like the class (paper, section 3.2: top-5
+    for Places365), and over again where there are more trials.
+    """
+
+    kind: Literal["mean", "own", "random", "top"]
+    top: int = 0
+
+
+def parse_init(text: str, method: Method) -> Start:
+    """``"method"`` for the method's own, ``"mean"``, ``"own"``, ``"random"`` or ``"top-K"``.
+
+    Raises ``ValueError`` for anything else.
+    """
+    if text == "method":
+        return Start(method.starts_at)
+    if text in ("mean", "own", "random"):
+        return Start(text)  # type: ignore[arg-type]
+    if found := re.fullmatch(r"top-([1-9]\d{0,3})", text):
+        return Start("top", int(found[1]))
+    raise ValueError(f"init is {text!r}; it may be method, mean, own, random or top-K, as top-5")
+
+
 def initial_embeddings(
-    method: Method, table: Tensor, rows: Mapping[int, int], trials: Sequence[Trial]
+    start: Start,
+    noise: float,
+    table: Tensor,
+    trials: Sequence[Trial],
+    *,
+    own: Mapping[int, int],
+    top: Mapping[int, Sequence[int]],
 ) -> Tensor:
     """Starting embeddings ``[T, E]`` in fp32 on the device of the class ``table`` ``[N, E]``.
 
-    ``rows`` maps a target class to its own row of ``table``. AM-S needs one for every trial's class
+    ``start`` plus N(0, ``noise``). ``own`` maps a target class to its own row of ``table`` and
+    ``top`` to the rows that look most like it, for those starts that need them
     (``amfast.api.check_method`` refuses a run that lacks one).
     """
-    mean = table.mean(dim=0)
+    mean, deviation = table.mean(dim=0), table.std(dim=0)
     starts = []
     for trial in trials:
-        base = mean if method.starts_at == "mean" else table[rows[trial.class_id]]
-        noise = torch.randn(table.shape[1], generator=trial.random("start"))
-        starts.append(base + method.noise * noise.to(base))
+        stream = trial.random("start")
+        added = torch.randn(table.shape[1], generator=stream).to(table)
+        if start.kind == "mean":
+            base = mean
+        elif start.kind == "own":
+            base = table[own[trial.class_id]]
+        elif start.kind == "top":
+            rows = top[trial.class_id]
+            base = table[rows[trial.index % len(rows)]]
+        else:
+            base = mean + deviation * torch.randn(table.shape[1], generator=stream).to(table)
+        starts.append(base + noise * added)
     return torch.stack(starts)

@@ -46,11 +46,11 @@ class TargetLogProb:
         self.diversity = diversity
 
     def __call__(self, images: Tensor, targets: Tensor, input: ImageInput = "image") -> Tensor:
-        return target_log_prob(self._logits(images, input), targets).float()
+        return target_log_prob(self.logits(images, input), targets).float()
 
     def with_top1(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The log-probabilities, and each image's most probable class ``[N]``."""
-        return target_log_prob_and_top1(self._logits(images, "image"), targets)
+        return target_log_prob_and_top1(self.logits(images), targets)
 
     def worth(
         self, images: Tensor, targets: Tensor, gaps: Tensor | None, input: ImageInput = "image"
@@ -72,13 +72,14 @@ class TargetLogProb:
             (maps,), logits = self.classifier.with_features(self._inputs(images, input), last)
             features = maps
         else:
-            logits = self._logits(images, input)
+            logits = self.logits(images, input)
             features = logits if term.phi == "softmax" else images
         log_prob = target_log_prob(logits, targets).float()
         apart = pair_distances(term.phi, features) / gaps
         return log_prob, log_prob + term.weight * apart.repeat_interleave(2)
 
-    def _logits(self, images: Tensor, input: ImageInput) -> Tensor:
+    def logits(self, images: Tensor, input: ImageInput = "image") -> Tensor:
+        """The classifier's logits ``[N, C]``."""
         return self.classifier(self._inputs(images, input))
 
     def _inputs(self, images: Tensor, input: ImageInput) -> Tensor:

@@ -29,6 +29,8 @@ class Profile:
     clamp_in_graph: bool = False
     shared_latents: bool = False
     raw_images: bool = False
+    #: Of the embeddings that a ``top-K`` start picks, the best comes last.
+    top_ascending: bool = False
 
     def classifier_input(self, spec: ClassifierSpec) -> ClassifierSpec:
         """How images are brought to the classifier of ``spec`` during the optimisation."""
@@ -48,5 +50,6 @@ PROFILES: dict[ProfileName, Profile] = {
         clamp_in_graph=True,
         shared_latents=True,
         raw_images=True,
+        top_ascending=True,
     ),
 }

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from amfast.optimize.initializers import METHODS, initial_embeddings
+from amfast.optimize.initializers import METHODS, initial_embeddings, parse_init
 from amfast.optimize.trials import Trial, draw_latents, plan_trials
 from tests.optimize.conftest import LinearGenerator
 
@@ -34,7 +34,10 @@ def test_starts_are_the_papers(generator: LinearGenerator) -> None:
     trials = [Trial(1, i, 0) for i in range(2000)]
     table = generator.class_embeddings
     for name, base in (("am-s", table[1]), ("am-l", table.mean(dim=0))):
-        noise = initial_embeddings(METHODS[name], table, {1: 1}, trials) - base  # type: ignore[index]
+        method = METHODS[name]  # type: ignore[index]
+        start = parse_init("method", method)
+        found = initial_embeddings(start, method.noise, table, trials, own={1: 1}, top={})
+        noise = found - base
         assert noise.mean(dim=0).abs().max() < 0.01
         assert abs(noise.std() - 0.1) < 0.003
     assert METHODS["am-s"].learning_rate == 0.01
