@@ -242,9 +242,10 @@ def run_trials(
     table, rows = generator.class_embeddings, own_rows(generator, classifier)
     if config.compile == "on" or (config.compile == "auto" and table.is_cuda):
         together = min(settings.slots, len(trials))
-        paired = images_together(objective_for(classifier, config))
+        objective = objective_for(classifier, config)
+        paired, size = images_together(objective), objective.input_spec.size
         passes = plan_passes(together, settings.latents, settings.images_per_pass, paired)
-        required, size = config.compile == "on", objective_for(classifier, config).input_spec.size
+        required = config.compile == "on"
         classifier = compiled_for(
             classifier, passes, table.device, size=size, required=required, on_note=on_note
         )

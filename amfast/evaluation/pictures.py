@@ -30,6 +30,9 @@ from amfast.optimize.parallel import side_by_side
 #: On a CPU; more images at once fall out of its caches.
 _PER_CPU_PASS, _PER_PASS = 20, 100
 
+#: Images ``[N, 3, R, R]``, uint8 -> what is known of them.
+Look = Callable[[Tensor], dict[str, Tensor]]
+
 
 class RealImages(ABC):
     """Real images of classes."""
@@ -42,13 +45,7 @@ class RealImages(ABC):
     def of_class(self, class_id: int, count: int) -> Tensor:
         """At most ``count`` images ``[N, 3, R, R]``, uint8, on the CPU."""
 
-    def remembered(
-        self,
-        class_id: int,
-        count: int,
-        key: str,
-        look: Callable[[Tensor], dict[str, Tensor]],
-    ) -> dict[str, Tensor]:
+    def remembered(self, class_id: int, count: int, key: str, look: Look) -> dict[str, Tensor]:
         """What ``look`` says of those images; a set that knows its content keeps it for ``key``."""
         return look(self.of_class(class_id, count))
 
@@ -114,6 +111,7 @@ class FolderImages(RealImages):
         self._size, self._seed, self._device = size, seed, device
         self._on_note, self._noted = on_note, set[str]()
         self._classes = tuple(classes)
+        self._most_skipped: dict[int, int] = {}  # by images per class
         self._looked_at: dict[tuple[int, str], dict[str, Tensor]] = {}
         known = self._folder.class_ids
         lacking = [f"{i} {name}" for i, name in classes.items() if i not in known]
@@ -129,13 +127,7 @@ class FolderImages(RealImages):
         self._skip(skipped)
         return images
 
-    def remembered(
-        self,
-        class_id: int,
-        count: int,
-        key: str,
-        look: Callable[[Tensor], dict[str, Tensor]],
-    ) -> dict[str, Tensor]:
+    def remembered(self, class_id: int, count: int, key: str, look: Look) -> dict[str, Tensor]:
         """Kept among the statistics of real sets, by the content of the class's files.
 
         Those of a flat folder are looked at once for all classes.
@@ -165,12 +157,15 @@ class FolderImages(RealImages):
 
     def _may_skip(self, sample: ImageFolder, count: int) -> int:
         """How many of a class's files: of all classes' so many, less what others have taken up."""
-        folder = self._folder
-        if folder.class_ids:
-            folder = folder.of_classes(self._classes)
+        if count not in self._most_skipped:  # a rank of every file: once for all classes
+            folder = self._folder
+            if folder.class_ids:
+                folder = folder.of_classes(self._classes)
+            together = len(folder.sample(count, self._seed))
+            self._most_skipped[count] = int(MOST_SKIPPED * together)
         mine = {file.path for file in sample.files}
         others = sum(skipped.path not in mine for skipped in self.skipped)
-        return int(MOST_SKIPPED * len(folder.sample(count, self._seed))) - others
+        return self._most_skipped[count] - others
 
     def _load(self, sample: ImageFolder, count: int) -> tuple[Tensor, list[Skipped]]:
         loader = ImageLoader(
