@@ -54,7 +54,10 @@ class Result:
 
     @property
     def history(self) -> Tensor:
-        """``[N, steps, 2]``: mean target log-probability and mean target probability by step."""
+        """``[N, steps, 3]``: mean target log-probability and probability, and distance, by step.
+
+        The distance is the root mean square one of the step's images, pooled to 8x8.
+        """
         return torch.stack([t.history for t in self.trials])
 
     @property

@@ -31,7 +31,7 @@ def test_shapes_and_order(result: amfast.Result) -> None:
         (2, 1),
     ]
     assert result.embeddings.shape == (4, 5)
-    assert result.history.shape == (4, 6, 2)
+    assert result.history.shape == (4, 6, 3)
     assert result.failed == []
     assert set(result.scores.original) == {0, 2}
     assert set(result.scores.trials) == {t.trial for t in result.trials}

@@ -28,8 +28,24 @@ def pooled_distance(images: Tensor, pairs: Tensor) -> Tensor:
 
     In the images' own units: images in [-1, 1] are at most 2 apart.
     """
-    pooled = F.adaptive_avg_pool2d(images.float(), 8).flatten(1)
+    pooled = pool(images)
     return (pooled[pairs[:, 0]] - pooled[pairs[:, 1]]).square().mean(dim=1).sqrt()
+
+
+def pool(images: Tensor) -> Tensor:
+    """Images ``[N, 3, H, W]`` pooled to 8x8, ``[N, 192]`` in fp32."""
+    return F.adaptive_avg_pool2d(images.float(), 8).flatten(1)
+
+
+def pooled_spread(pooled: Tensor) -> Tensor:
+    """Root mean square difference over all pairs of the last but one dimension.
+
+    ``[..., N, 192]`` -> ``[...]``; 0 of one image. The mean over pairs of a squared difference is
+    twice the variance, so no pair is formed.
+    """
+    centred = pooled - pooled.mean(dim=-2, keepdim=True)
+    pairs = max(1, pooled.shape[-2] - 1)
+    return (2 * centred.square().sum(dim=-2) / pairs).mean(dim=-1).sqrt()
 
 
 def feature_distance(

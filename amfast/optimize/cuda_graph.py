@@ -82,7 +82,7 @@ class GraphedStep:
             with torch.cuda.graph(prepare, stream=self._stream):
                 step.prepare()
             with torch.cuda.graph(advance, pool=prepare.pool(), stream=self._stream):
-                step.update(*step.ascend())
+                step.update(step.ascend())
         except RuntimeError as error:
             first = error.__context__  # what ending a spoilt recording raises hides its cause
             cause = first if isinstance(first, RuntimeError) else error

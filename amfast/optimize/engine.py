@@ -18,7 +18,7 @@ from amfast.generators.protocol import Generator
 from amfast.optimize.cuda_graph import GraphedStep, GraphMode
 from amfast.optimize.noise_layer import initial_noise_layers
 from amfast.optimize.objective import Objective
-from amfast.optimize.slots import Slots
+from amfast.optimize.slots import MEASURES, Slots
 from amfast.optimize.step import Step, StepSettings
 from amfast.optimize.stopping import StopRule, never
 from amfast.optimize.trials import Trial
@@ -48,15 +48,17 @@ class Settings(StepSettings):
 class TrialResult:
     """One finished trial.
 
-    ``history`` ``[steps, 2]`` holds the mean target log-probability and the mean target probability
-    over the step's latents, before the step's update; NaN from ``failed_at``, the step at which the
-    trial failed, or ``stopped_at``, the number of steps after which the stopping rule ended it.
+    ``history`` ``[steps, 3]`` holds the mean target log-probability and the mean target probability
+    over the step's latents and the root mean square distance of its images from each other, pooled
+    to 8x8 (``pooled_spread``), all before the step's update; NaN from ``failed_at``, the step at
+    which the trial failed, or ``stopped_at``, the number of steps after which the stopping rule
+    ended it.
     """
 
     trial: Trial
     start: Tensor  # [E]
     embedding: Tensor  # [E]
-    history: Tensor  # [steps, 2]
+    history: Tensor  # [steps, 3]
     failed_at: int | None = None
     stopped_at: int | None = None
 
@@ -83,7 +85,7 @@ class Progress:
     @staticmethod
     def of(slots: Slots) -> Progress:
         """Of the trials in ``slots``, each of which has done a step at least."""
-        steps, last = slots.step.tolist(), slots.step[:, None, None].expand(-1, 1, 2) - 1
+        steps, last = slots.step.tolist(), slots.step[:, None, None].expand(-1, 1, MEASURES) - 1
         prob = float(slots.history.gather(1, last)[:, 0, 1].nanmean())
         return Progress(
             len(steps), min(steps), max(steps), slots.history.shape[1], sum(steps), prob

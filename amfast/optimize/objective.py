@@ -18,6 +18,7 @@ from amfast.classifiers.protocol import (
     to_classifier_input,
 )
 from amfast.generators.protocol import Generator, PreTanhGenerator
+from amfast.metrics.diversity import pool
 from amfast.ops import target_log_prob, target_log_prob_and_top1
 from amfast.ops.resize_to_classifier import ImageInput
 from amfast.optimize.diversity import DiversityTerm, pair_distances
@@ -94,21 +95,25 @@ def evaluate(
     latents: Any,
     targets: Tensor,
     gaps: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities of the images of embeddings ``[T, E]`` and latents, and their worth.
 
-    ``[T*Z]`` each, and one tensor where there is no term of diversity. ``gaps`` ``[T*Z / 2]`` are
-    those of ``latent_gaps``. Of an objective that is no ``TargetLogProb`` both are what it gives.
-    Where the generator can leave its tanh to the objective, the pass that resizes takes it along.
+    ``[T*Z]`` each, and one tensor where there is no term of diversity; then the images themselves,
+    pooled to ``[T*Z, 192]``, without a gradient. ``gaps`` ``[T*Z / 2]`` are those of
+    ``latent_gaps``. Of an objective that is no ``TargetLogProb`` the worth is what it gives. Where
+    the generator can leave its tanh to the objective, the pass that resizes takes it along.
     """
     if not isinstance(objective, TargetLogProb):
-        rows = objective(generator(embeddings, latents), targets)
-        return rows, rows
+        images = generator(embeddings, latents)
+        rows = objective(images, targets)
+        return rows, rows, pool(images.detach())
     of_pixels = objective.diversity is not None and objective.diversity.phi == "pixel"
     if isinstance(generator, PreTanhGenerator) and not of_pixels:
         images = generator.pre_tanh(embeddings, latents)
-        return objective.worth(images, targets, gaps, input="pre_tanh")
-    return objective.worth(generator(embeddings, latents), targets, gaps)
+        log_prob, worth = objective.worth(images, targets, gaps, input="pre_tanh")
+        return log_prob, worth, pool(images.detach().tanh())
+    images = generator(embeddings, latents)
+    return *objective.worth(images, targets, gaps), pool(images.detach())
 
 
 def images_together(objective: Objective) -> int:

@@ -10,6 +10,10 @@ from torch import Tensor
 
 from amfast.optimize.trials import Trial
 
+#: What a history has of every step: the mean target log-probability and the mean target
+#: probability, and how far apart the images are (``amfast.metrics.diversity.pooled_spread``).
+MEASURES = 3
+
 
 @dataclass(frozen=True)
 class Slots:
@@ -24,7 +28,7 @@ class Slots:
     loss_scale: Tensor  # [T] fp32, a power of two
     active: Tensor  # [T] bool: false for a trial that failed
     step: Tensor  # [T] int64: steps done
-    history: Tensor  # [T, steps, 2] fp32, NaN where nothing is known
+    history: Tensor  # [T, steps, MEASURES] fp32, NaN where nothing is known
 
     @staticmethod
     def begin(
@@ -52,7 +56,7 @@ class Slots:
             loss_scale=torch.full((count,), loss_scale, device=device),
             active=torch.ones(count, dtype=torch.bool, device=device),
             step=torch.zeros(count, dtype=torch.int64, device=device),
-            history=torch.full((count, steps, 2), torch.nan, device=device),
+            history=torch.full((count, steps, MEASURES), torch.nan, device=device),
         )
 
     @property

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from amfast.errors import UsageError
 from amfast.generators.protocol import Generator
+from amfast.metrics.diversity import pooled_spread
 from amfast.optimize.diversity import latent_gaps
 from amfast.optimize.memory import Pass, out_of_memory, plan_passes
 from amfast.optimize.noise_layer import apply_noise_layers
@@ -40,6 +41,14 @@ class StepSettings:
     clamp_in_graph: bool = False
     shared_latents: bool = False
     noise_layer: bool = False
+
+
+class Ascent(NamedTuple):
+    """What the networks say of T trials with Z latents each."""
+
+    log_prob: Tensor  # [T, Z]
+    pooled: Tensor  # [T, Z, 192]: the images, pooled
+    gradient: Tensor  # [T, V] of the mean worth over the latents
 
 
 class Step:
@@ -128,7 +137,7 @@ class Step:
         self._passes = plan_passes(count, latents, self.images_per_pass, together)
         self._stack.close()
         device = self.slots.start.device
-        self._run_passes: Map[tuple[Tensor, Tensor]] = self._stack.enter_context(
+        self._run_passes: Map[Ascent] = self._stack.enter_context(
             side_by_side(device, len(self._passes))
         )
 
@@ -147,17 +156,18 @@ class Step:
     def __call__(self) -> None:
         while True:
             try:
-                log_prob, gradient = self.ascend()
+                ascent = self.ascend()
                 break
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
                 failure = error.with_traceback(None)  # its frames would keep the pass's tensors
             self.halve(failure)
-        self.update(log_prob, gradient)
+        self.update(ascent)
 
-    def update(self, log_prob: Tensor, gradient: Tensor) -> None:
-        self._update(self.slots, log_prob, gradient)
+    def update(self, ascent: Ascent) -> None:
+        distance = pooled_spread(ascent.pooled)
+        self._update(self.slots, ascent.log_prob, distance, ascent.gradient)
 
     def halve(self, error: BaseException) -> None:
         """Make do with half as many images in a pass; raise ``error`` if there is one only."""
@@ -175,8 +185,8 @@ class Step:
         self._plan()
         self.prepare()
 
-    def ascend(self) -> tuple[Tensor, Tensor]:
-        """Log-probabilities ``[T, Z]`` and the gradient ``[T, V]`` of the mean worth over them.
+    def ascend(self) -> Ascent:
+        """What the networks say of all trials.
 
         The slots are only read, so a step that runs out of memory here can be made again.
         """
@@ -184,13 +194,15 @@ class Step:
         if len(done) == 1:
             return done[0]
         log_prob = torch.empty(self._targets.shape, device=self._targets.device)
+        pooled = log_prob.new_empty(*log_prob.shape, done[0].pooled.shape[2])
         gradient = torch.zeros_like(self.slots.variables)
-        for part, (rows, d_variables) in zip(self._passes, done, strict=True):
-            log_prob[part.trials, part.latents] = rows
-            gradient[part.trials] += d_variables
-        return log_prob, gradient
+        for part, found in zip(self._passes, done, strict=True):
+            log_prob[part.trials, part.latents] = found.log_prob
+            pooled[part.trials, part.latents] = found.pooled
+            gradient[part.trials] += found.gradient
+        return Ascent(log_prob, pooled, gradient)
 
-    def _run_pass(self, item: tuple[Pass, Any, Tensor | None]) -> tuple[Tensor, Tensor]:
+    def _run_pass(self, item: tuple[Pass, Any, Tensor | None]) -> Ascent:
         part, prepared, gaps = item
         width = self.slots.start.shape[1]
         variables = self.slots.variables[part.trials]
@@ -202,8 +214,8 @@ class Step:
             leaves.append(variables[:, width:].requires_grad_())
             prepared = self.generator.prepare_latents(apply_noise_layers(leaves[1], prepared))
         targets = self._targets[part.trials, part.latents]
-        log_prob, rows = (
-            of_all.view_as(targets)
+        log_prob, rows, pooled = (
+            of_all.unflatten(0, targets.shape)
             for of_all in evaluate(
                 self.objective, self.generator, seen, prepared, targets.flatten(), gaps
             )
@@ -212,7 +224,7 @@ class Step:
         # of a 16-bit format's range. The scales are powers of two, so dividing them out is exact.
         scale = self.slots.loss_scale[part.trials, None]
         scaled = self._gradients(rows, leaves, (scale / self.settings.latents).expand_as(rows))
-        return log_prob.detach(), scaled / scale
+        return Ascent(log_prob.detach(), pooled, scaled / scale)
 
     def _gradients(self, rows: Tensor, leaves: list[Tensor], d_rows: Tensor) -> Tensor:
         """By each of ``leaves``, side by side; ``UsageError`` where one would learn nothing."""

@@ -19,9 +19,9 @@ class Update:
     the projection to ``bounds`` (paper, section 2). ``weight_decay`` times a variable is taken from
     the gradient that Adam sees (coupled decay, as torch.optim.Adam's).
 
-    A row whose log-probabilities are not finite fails: its variables and moments stay as they are.
-    Where they are finite and the gradient alone is not, 16-bit numbers have run out of range: the
-    row skips the step and halves its loss scale, and fails once that is down to one.
+    A row whose log-probabilities or images are not finite fails: its variables and moments stay as
+    they are. Where they are finite and the gradient alone is not, 16-bit numbers have run out of
+    range: the row skips the step and halves its loss scale, and fails once that is down to one.
     """
 
     def __init__(
@@ -43,10 +43,14 @@ class Update:
         self._corrections = torch.stack([size, root], dim=1).to(bounds[0])
         self._nan = torch.tensor(math.nan, device=bounds[0].device)
 
-    def __call__(self, slots: Slots, log_prob: Tensor, gradient: Tensor) -> None:
-        """``log_prob`` is ``[T, Z]`` in fp32, ``gradient`` ``[T, V]`` that of its mean over Z."""
+    def __call__(self, slots: Slots, log_prob: Tensor, distance: Tensor, gradient: Tensor) -> None:
+        """``log_prob`` is ``[T, Z]`` in fp32, ``gradient`` ``[T, V]`` that of its mean over Z.
+
+        ``distance`` ``[T]``, how far apart a trial's images are, is only kept.
+        """
         means = torch.stack([log_prob, log_prob.exp()]).mean(dim=2)  # [2, T]
-        known = slots.active & (means[0].abs() < math.inf)
+        row = torch.cat([means, distance[None]])  # [3, T]
+        known = slots.active & (row.abs().amax(dim=0) < math.inf)
 
         if self._weight_decay:
             gradient = gradient - self._weight_decay * slots.variables
@@ -69,7 +73,7 @@ class Update:
         slots.loss_scale.div_(out_of_range + 1)
         torch.logical_or(usable, out_of_range, out=slots.active)
 
-        now = torch.where(slots.active, means, self._nan).t()  # [T, 2]
-        at = slots.step[:, None, None].expand(-1, 1, 2)
+        now = torch.where(slots.active, row, self._nan).t()  # [T, 3]
+        at = slots.step[:, None, None].expand(-1, 1, len(row))
         slots.history.scatter_(1, at, now[:, None])
         slots.step.add_(1)

@@ -10,7 +10,7 @@ import torch
 from amfast.config import RunConfig
 from amfast.errors import RunError
 from amfast.optimize.noise_layer import noise_layer_size
-from amfast.optimize.slots import Slots
+from amfast.optimize.slots import MEASURES, Slots
 from amfast.optimize.trials import Trial
 from amfast.runs.facts import RunFacts
 from amfast.runs.tensor_file import check_generator, check_tensors, read_tensors, write_tensors
@@ -57,7 +57,7 @@ def read_state(path: Path, facts: RunFacts, config: RunConfig) -> Slots:
         "loss_scale": (torch.float32, [rows]),
         "active": (torch.bool, [rows]),
         "step": (torch.int64, [rows]),
-        "history": (torch.float32, [rows, config.steps, 2]),
+        "history": (torch.float32, [rows, config.steps, MEASURES]),
     }
     check_tensors(path, tensors, expected)
     slots = Slots(trials, **tensors)

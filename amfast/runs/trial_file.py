@@ -8,6 +8,7 @@ import torch
 
 from amfast.errors import RunError
 from amfast.optimize.engine import TrialResult
+from amfast.optimize.slots import MEASURES
 from amfast.optimize.trials import Trial
 from amfast.runs.facts import RunFacts
 from amfast.runs.tensor_file import check_generator, check_tensors, read_tensors, write_tensors
@@ -43,7 +44,7 @@ def read_trial(path: Path, trial: Trial, facts: RunFacts, method: str, steps: in
 
     Raises ``RunError`` for a file that is missing, truncated, damaged, of another trial, method,
     classifier or generator, or whose tensors are not ``embedding`` and ``start`` [E] and
-    ``history`` [steps, 2] in fp32.
+    ``history`` [steps, 3] in fp32.
     """
     tensors, metadata = read_tensors(path, KIND)
     check_generator(path, metadata, facts.generator["name"], facts.generator["fingerprint"])
@@ -51,7 +52,7 @@ def read_trial(path: Path, trial: Trial, facts: RunFacts, method: str, steps: in
         if metadata.get(name) != value:
             raise RunError(f"{path} has {name} {metadata.get(name)}, expected {value}")
     embedding = (torch.float32, [facts.generator["embedding_dim"]])
-    history = (torch.float32, [steps, 2])
+    history = (torch.float32, [steps, MEASURES])
     expected = {"embedding": embedding, "start": embedding, "history": history}
     check_tensors(path, tensors, expected)
     ends = {name: metadata.get(name, "missing") for name in _ENDS}

@@ -8,7 +8,9 @@ from amfast.metrics import diversity
 from amfast.metrics.diversity import (
     all_feature_distances,
     feature_distance,
+    pool,
     pooled_distance,
+    pooled_spread,
     random_pairs,
 )
 
@@ -21,6 +23,18 @@ def test_pairs_are_seeded_and_of_different_images() -> None:
     assert pairs.max() == 6
     assert torch.equal(pairs, random_pairs(7, 2000, seed=1))
     assert not torch.equal(pairs, random_pairs(7, 2000, seed=2))
+
+
+def test_the_spread_is_the_distance_of_all_pairs() -> None:
+    images = torch.randn(2, 7, 3, 9, 9)
+    pairs = torch.combinations(torch.arange(7))
+    for of_one, spread in zip(
+        images, pooled_spread(pool(images.flatten(0, 1)).view(2, 7, -1)), strict=True
+    ):
+        torch.testing.assert_close(
+            spread, pooled_distance(of_one, pairs).square().mean().sqrt(), rtol=1e-5, atol=0
+        )
+    assert pooled_spread(pool(images[0, :1])) == 0
 
 
 def test_pooled_distance_by_hand() -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from amfast.classifiers.protocol import to_classifier_input
+from amfast.metrics.diversity import pooled_distance
 from amfast.optimize.engine import Progress, Settings, TrialResult, optimize_trials
 from amfast.optimize.objective import TargetLogProb
 from amfast.optimize.slots import Slots
@@ -55,6 +56,10 @@ def test_equals_the_method_written_out(classifier: LinearClassifier) -> None:
             log_prob = F.log_softmax(logits.float(), dim=1)[:, trial.class_id]
             assert result.history[step, 0] == pytest.approx(log_prob.mean().item(), rel=1e-4)
             assert result.history[step, 1] == pytest.approx(log_prob.exp().mean().item(), rel=1e-4)
+            # Every pair's distance, though the engine forms none.
+            pairs = torch.combinations(torch.arange(6))
+            apart = pooled_distance(images.detach(), pairs).square().mean().sqrt().item()
+            assert result.history[step, 2] == pytest.approx(apart, rel=1e-4)
             adam.zero_grad()
             (-log_prob.mean()).backward()
             adam.step()

@@ -30,10 +30,11 @@ def step(
     log_prob: Tensor | None = None,
     clip: tuple[float, float] = WIDE,
     weight_decay: float = 0.0,
+    distance: Tensor | None = None,
 ) -> None:
     log_prob = torch.zeros(len(gradient), 3) if log_prob is None else log_prob
     update = Update(200, 0.1, bounds(clip, slots.start.dtype), weight_decay)
-    update(slots, log_prob, gradient)
+    update(slots, log_prob, torch.ones(len(gradient)) if distance is None else distance, gradient)
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.9])
@@ -67,24 +68,27 @@ def test_history_goes_to_each_rows_own_step() -> None:
     slots = fresh(2)
     slots.step.copy_(torch.tensor([0, 5]))
     log_prob = torch.tensor([[-1.0, -3.0], [-0.5, -0.5]])
-    step(slots, torch.ones_like(slots.start), log_prob)
+    step(slots, torch.ones_like(slots.start), log_prob, distance=torch.tensor([0.25, 0.5]))
     torch.testing.assert_close(slots.history[0, 0, 0], torch.tensor(-2.0))
     torch.testing.assert_close(slots.history[1, 5, 1], torch.tensor(-0.5).exp())
-    assert slots.history.isnan().sum() == 2 * 200 * 2 - 4
+    assert slots.history[0, 0, 2] == 0.25 and slots.history[1, 5, 2] == 0.5
+    assert slots.history.isnan().sum() == 2 * 200 * 3 - 6
     assert slots.step.tolist() == [1, 6]
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("where", ["log_prob", "gradient"])
+@pytest.mark.parametrize("where", ["log_prob", "distance", "gradient"])
 def test_a_row_that_is_not_finite_fails_alone(where: str, bad: float) -> None:
     slots, alone = fresh(3), fresh(3).rows([2])
     for count in range(4):
         gradient = torch.randn(3, 7, dtype=torch.float64)
-        log_prob = torch.zeros(3, 5)
+        log_prob, distance = torch.zeros(3, 5), torch.ones(3)
         if count == 2:
-            {"log_prob": log_prob, "gradient": gradient}[where][1, 4] = bad
+            {"log_prob": log_prob, "distance": distance[:, None], "gradient": gradient}[where][
+                1, -1
+            ] = bad
             before = slots.rows([1])
-        step(slots, gradient, log_prob)
+        step(slots, gradient, log_prob, distance=distance)
         step(alone, gradient[2:], log_prob[2:])
     assert slots.active.tolist() == [True, False, True]
     assert torch.equal(slots.embeddings[1:2], before.embeddings)
@@ -113,7 +117,9 @@ def test_a_gradient_out_of_range_halves_its_own_rows_scale() -> None:
 def test_an_infinite_step_fails_and_leaves_the_embedding_finite() -> None:
     slots = fresh(1, torch.float32)
     update = Update(200, 1e39, bounds(WIDE, torch.float32))
-    update(slots, torch.zeros(1, 3), torch.zeros(1, 7))  # zero times infinity, which no clip mends
+    update(
+        slots, torch.zeros(1, 3), torch.ones(1), torch.zeros(1, 7)
+    )  # zero times infinity, which no clip mends
     assert not slots.active.any()
     assert torch.equal(slots.embeddings, slots.start)
     assert slots.adam_steps.item() == 0

@@ -16,6 +16,7 @@ from amfast.classifiers.protocol import ClassifierSpec
 from amfast.config import RunConfig, make_config
 from amfast.generators.protocol import GeneratorSpec
 from amfast.optimize.engine import TrialResult
+from amfast.optimize.slots import MEASURES
 from amfast.optimize.trials import Trial
 from amfast.runs import RunDirectory, RunFacts
 
@@ -58,7 +59,9 @@ def make_result() -> MakeResult:
     ) -> TrialResult:
         trial = Trial(class_id, index, 7)
         stream = trial.random("test")
-        history = torch.randn(2, STEPS, generator=stream).T  # as the engine's: not contiguous
+        history = torch.randn(
+            MEASURES, STEPS, generator=stream
+        ).T  # as the engine's: not contiguous
         if failed_at is not None:
             history[failed_at:] = torch.nan
         start = torch.randn(WIDTH, generator=stream)
