@@ -43,9 +43,8 @@ def pooled_spread(pooled: Tensor) -> Tensor:
     ``[..., N, 192]`` -> ``[...]``; 0 of one image. The mean over pairs of a squared difference is
     twice the variance, so no pair is formed.
     """
-    centred = pooled - pooled.mean(dim=-2, keepdim=True)
-    pairs = max(1, pooled.shape[-2] - 1)
-    return (2 * centred.square().sum(dim=-2) / pairs).mean(dim=-1).sqrt()
+    variance = pooled.var(dim=-2, correction=min(1, pooled.shape[-2] - 1))
+    return (2 * variance.mean(dim=-1)).sqrt()
 
 
 def feature_distance(

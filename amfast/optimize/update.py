@@ -50,7 +50,7 @@ class Update:
         """
         means = torch.stack([log_prob, log_prob.exp()]).mean(dim=2)  # [2, T]
         row = torch.cat([means, distance[None]])  # [3, T]
-        known = slots.active & (row.abs().amax(dim=0) < math.inf)
+        known = slots.active & (torch.linalg.vector_norm(row, math.inf, dim=0) < math.inf)
 
         if self._weight_decay:
             gradient = gradient - self._weight_decay * slots.variables
