@@ -42,6 +42,9 @@ __all__ = [
 EMBEDDED_CLASSIFIERS = {
     "embedded": "classifier.safetensors",
     "embedded-unseen": "classifier-unseen.safetensors",
+    "embedded-again": "classifier-again.safetensors",
+    "embedded-undisturbed": "classifier-undisturbed.safetensors",
+    "embedded-robust": "classifier-robust.safetensors",
 }
 
 
@@ -62,8 +65,9 @@ def load_classifier(
 ) -> ModuleClassifier:
     """Load a frozen classifier.
 
-    ``"embedded"`` knows the shapes that the embedded generator was trained on,
-    ``"embedded-unseen"`` eight others. Those of the paper are ``"alexnet"``, ``"resnet50"``,
+    ``"embedded"`` knows the shapes that the embedded generator was trained on, and so do
+    ``"embedded-again"``, ``"embedded-undisturbed"`` and ``"embedded-robust"`` from other trainings;
+    ``"embedded-unseen"`` knows eight others. Those of the paper are ``"alexnet"``, ``"resnet50"``,
     ``"inception_v3"``, ``"resnet50-robust"``, ``"resnet18-places365"`` and ``"alexnet-places365"``;
     ``"timm:<name>"`` is any of timm's. Their weights come from the weight store, timm's from its
     own.

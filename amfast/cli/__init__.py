@@ -8,7 +8,18 @@ from collections.abc import Sequence
 import torch
 import typer
 
-from amfast.cli import classes, diagnose, doctor, evaluate, export, importing, run, sample, weights
+from amfast.cli import (
+    classes,
+    diagnose,
+    doctor,
+    evaluate,
+    export,
+    importing,
+    reproduce,
+    run,
+    sample,
+    weights,
+)
 from amfast.cli.console import complain
 from amfast.errors import AmfastError
 
@@ -19,7 +30,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (run, sample, diagnose, evaluate, export, importing, classes, weights, doctor):
+_COMMANDS = (
+    run, sample, diagnose, evaluate, reproduce, export, importing, classes, weights, doctor,
+)  # fmt: skip
+for module in _COMMANDS:
     module.register(app)
 
 

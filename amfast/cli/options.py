@@ -27,8 +27,8 @@ Eps = Annotated[
 Classifier = Annotated[
     str,
     typer.Option(
-        help="embedded, embedded-unseen, alexnet, resnet50, inception_v3, resnet50-robust, "
-        "resnet18-places365, alexnet-places365 or timm:NAME."
+        help="embedded, embedded-unseen (-again, -undisturbed, -robust), alexnet, resnet50, "
+        "inception_v3, resnet50-robust, resnet18-places365, alexnet-places365 or timm:NAME."
     ),
 ]
 ClassifierWeights = Annotated[

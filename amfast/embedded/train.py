@@ -1,9 +1,10 @@
 """Make the embedded pair from nothing but the renderer: ``python -m amfast.embedded.train``.
 
-Three steps, seeded, on the CPU. The classifiers learn the shapes from disturbed renderings. The
+Four steps, seeded, on the CPU. The classifiers learn the shapes from disturbed renderings. The
 generator learns by regression onto renderings of every class in all colours. Then, with the
 generator frozen, the rows of the poor classes alone are refitted: a capable generator behind a
-limiting embedding is how the paper explains the real collapsed classes (section 3.1).
+limiting embedding is how the paper explains the real collapsed classes (section 3.1). Last, a
+discriminator learns to tell the finished generator's pictures from renderings.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,12 +23,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from amfast.device import keep_freed_memory
+from amfast.discriminator import Discriminator, DiscriminatorConfig, discriminator_loss
 from amfast.embedded.render import COLOUR, LATENT_DIM, SHADING, render
 from amfast.embedded.shapenet import ShapeNet
 from amfast.embedded.shapes import GENERATOR_SHAPES, UNSEEN_SHAPES, Shape
 from amfast.generators.biggan import load_reference
 from amfast.generators.reference import BigGAN, BigGANConfig, StoredStatistics
 
+STEPS = ("classifiers", "generator", "poor-classes", "discriminator")
 NAMES = tuple(GENERATOR_SHAPES)
 CONFIG = BigGANConfig(
     widths=(128, 80, 32, 16, 16), attention_block=1, num_classes=len(NAMES), chunk_dim=4
@@ -62,13 +66,47 @@ def one_cycle(optimizer: torch.optim.Optimizer, peak: float, steps: int) -> Call
     return schedule.step
 
 
-def train_classifier(shapes: Sequence[Shape], steps: int, batch: int = 96) -> ShapeNet:
+@dataclass(frozen=True)
+class Schooling:
+    """What one classifier learns from: ``shapes``, ``disturb``-ed or as they are drawn.
+
+    With ``attack``, from pictures moved that far, in L2 norm, up the gradient of its own loss
+    (Goodfellow, Shlens, Szegedy, "Explaining and Harnessing Adversarial Examples", ICLR 2015).
+    """
+
+    shapes: dict[str, Shape]
+    disturbed: bool = True
+    attack: float = 0.0
+    seed: int = 0
+
+
+CLASSIFIERS = {
+    "classifier": Schooling(GENERATOR_SHAPES),
+    "classifier-unseen": Schooling(UNSEEN_SHAPES),
+    "classifier-again": Schooling(GENERATOR_SHAPES, seed=1),
+    "classifier-undisturbed": Schooling(GENERATOR_SHAPES, disturbed=False),
+    "classifier-robust": Schooling(GENERATOR_SHAPES, attack=4.0),
+}
+
+
+def attacked(model: nn.Module, x: Tensor, ids: Tensor, length: float) -> Tensor:
+    x = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(model(x), ids), x)
+    return (x + length * F.normalize(gradient.flatten(1)).view_as(x)).detach().clamp(-1, 1)
+
+
+def train_classifier(schooling: Schooling, steps: int, batch: int = 96) -> ShapeNet:
+    shapes = list(schooling.shapes.values())
     model = ShapeNet(len(shapes))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.02)
     advance = one_cycle(optimizer, 4e-3, steps)
     for step in range(steps):
         ids = torch.randint(len(shapes), (batch,))
-        x = disturb(render(shapes, ids, torch.randn(batch, LATENT_DIM)))
+        x = render(shapes, ids, torch.randn(batch, LATENT_DIM))
+        if schooling.disturbed:
+            x = disturb(x)
+        if schooling.attack:
+            x = attacked(model, x, ids, schooling.attack)
         loss = F.cross_entropy(model(x), ids, label_smoothing=0.02)
         optimizer.zero_grad()
         loss.backward()
@@ -97,12 +135,11 @@ def picture_loss(fake: Tensor, real: Tensor) -> Tensor:
     return loss
 
 
-def train_generator(
-    steps: int, batch: int = 64, snapshots: Path | None = None, every: int = 1000
-) -> BigGAN:
-    """Regression onto renderings; returns the averaged weights with fresh statistics.
+def train_generator(steps: int, out: Path, batch: int = 64, every: int = 1000) -> None:
+    """Regression onto renderings.
 
-    With ``snapshots``, the same is written there every ``every`` steps.
+    Every ``every`` steps, and at the end, the averaged weights so far go into the folder ``out``,
+    with fresh statistics.
     """
     shapes = list(GENERATOR_SHAPES.values())
     model = BigGAN(CONFIG)
@@ -126,10 +163,13 @@ def train_generator(
                 kept.copy_(buffer)
         if step % 100 == 0:
             log(f"generator: step {step}, loss {loss.item():.4f}")
-        if snapshots is not None and (step % every == 0 or step == steps):
+        if step % every == 0 or step == steps:
             snapshot = settle(copy.deepcopy(averaged), min(step, 60))
-            save(snapshot, snapshots / f"generator-{step}.safetensors")
-    return settle(averaged, min(steps, 60))
+            save(snapshot, out / f"generator-{step}.safetensors")
+
+
+def step_of(snapshot: Path) -> int:
+    return int(snapshot.stem.rpartition("-")[2])
 
 
 @torch.no_grad()
@@ -202,6 +242,26 @@ def make_poor_classes(model: BigGAN, steps: int) -> BigGAN:
     return model
 
 
+def train_discriminator(generator: BigGAN, steps: int, batch: int = 32) -> Discriminator:
+    """Hinge loss between renderings and the frozen generator's pictures of the same classes."""
+    shapes = list(GENERATOR_SHAPES.values())
+    config = DiscriminatorConfig((16, 32, 64, 96, 96), 1, num_classes=len(shapes))
+    model = Discriminator(config).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=4e-4, betas=(0.0, 0.999))
+    for step in range(1, steps + 1):
+        ids = torch.randint(len(shapes), (batch,))
+        real = render(shapes, ids, torch.randn(batch, LATENT_DIM))
+        with torch.no_grad():
+            fake = generator(generator.shared(ids), torch.randn(batch, LATENT_DIM))
+        loss = discriminator_loss(model(real, ids), model(fake, ids))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step % 100 == 0:
+            log(f"discriminator: step {step}, loss {loss.item():.3f}")
+    return model.eval()
+
+
 def save(model: nn.Module, path: Path, **metadata: object) -> None:
     """Write a model's state as safetensors, with metadata values as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -215,36 +275,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m amfast.embedded.train")
     parser.add_argument("--out", type=Path, default=here, help="where the weights go")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=("classifiers", "generator", "poor-classes"))
+    parser.add_argument("--only", choices=STEPS, nargs="+", default=STEPS)
     parser.add_argument("--classifier-steps", type=int, default=1200)
     parser.add_argument("--generator-steps", type=int, default=4000)
     parser.add_argument("--refit-steps", type=int, default=300)
-    parser.add_argument(
-        "--snapshots", type=Path, help="also write generators of earlier steps here"
-    )
+    parser.add_argument("--discriminator-steps", type=int, default=400)
     args = parser.parse_args(arguments)
     keep_freed_memory()
-    wanted = [args.only] if args.only else ["classifiers", "generator", "poor-classes"]
-    diverse = args.out / "generator-diverse.safetensors"  # before any row is limited; not shipped
+    diverse = args.out / "diverse"  # before any row is limited; not shipped
 
-    if "classifiers" in wanted:
-        for shapes, file in (
-            (GENERATOR_SHAPES, "classifier.safetensors"),
-            (UNSEEN_SHAPES, "classifier-unseen.safetensors"),
-        ):
-            torch.manual_seed(args.seed)
-            classifier = train_classifier(list(shapes.values()), args.classifier_steps)
-            reached = accuracy(classifier, list(shapes.values()))
-            log(f"{file}: accuracy {reached:.4f} on disturbed renderings")
-            save(classifier, args.out / file, labels=list(shapes), accuracy=reached)
-    if "generator" in wanted:
+    if "classifiers" in args.only:
+        for name, schooling in CLASSIFIERS.items():
+            torch.manual_seed(args.seed + schooling.seed)
+            classifier = train_classifier(schooling, args.classifier_steps)
+            reached = accuracy(classifier, list(schooling.shapes.values()))
+            log(f"{name}: accuracy {reached:.4f} on disturbed renderings")
+            file = args.out / f"{name}.safetensors"
+            save(classifier, file, labels=list(schooling.shapes), accuracy=reached)
+    if "generator" in args.only:
         torch.manual_seed(args.seed)
-        save(train_generator(args.generator_steps, snapshots=args.snapshots), diverse)
-    if "poor-classes" in wanted:
-        model = load_reference(load_file(diverse), CONFIG)
+        train_generator(args.generator_steps, diverse)
+    if "poor-classes" in args.only:
+        *earlier, last = sorted(diverse.iterdir(), key=step_of)
         eps = {"norm_eps": CONFIG.norm_eps, "spectral_eps": CONFIG.spectral_eps}
-        poor = make_poor_classes(model, args.refit_steps)
-        save(poor, args.out / "generator.safetensors", labels=list(NAMES), **eps)
+        for file in (*earlier, last):
+            poor = make_poor_classes(load_reference(load_file(file), CONFIG), args.refit_steps)
+            found = args.out / (
+                "generator.safetensors" if file == last else f"snapshots/{file.name}"
+            )
+            save(poor, found, labels=list(NAMES), **eps)
+    if "discriminator" in args.only:
+        torch.manual_seed(args.seed)
+        state = load_file(args.out / "generator.safetensors")
+        critic = train_discriminator(load_reference(state, CONFIG), args.discriminator_steps)
+        save(critic, args.out / "discriminator.safetensors")
 
 
 if __name__ == "__main__":

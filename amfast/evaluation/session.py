@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import torch
 
 from amfast.device import resolve_device
 from amfast.errors import UsageError
@@ -88,23 +90,16 @@ def evaluate_path(
         features=features,
         device=target_device,
     )
-    size = subject.generator.spec.resolution
-    if against is None:
-        against = RENDERER if subject.generator_name == "embedded" else ORIGINAL
-    wanted = str(against)
-    real: RealImages | None = None
-    if wanted == RENDERER:
-        real = Renderer(classes, size=size, seed=seed)
-    elif wanted != ORIGINAL:
-        real = FolderImages(
-            wanted,
-            networks.judge.spec.labels,
-            classes,
-            size=size,
-            seed=seed,
-            device=target_device,
-            on_note=listener.on_note,
-        )
+    real = open_real(
+        against,
+        generator=subject.generator_name,
+        labels=networks.judge.spec.labels,
+        classes=classes,
+        size=subject.generator.spec.resolution,
+        seed=seed,
+        device=target_device,
+        on_note=listener.on_note,
+    )
     # Held from the start: that the directory takes no file is better known before the work.
     directory = subject.directory
     with nullcontext() if directory is None else locked(directory / "lock"):
@@ -128,3 +123,31 @@ def evaluate_path(
         written = directory / EVALUATION
         write_json(written, evaluation.to_json())
         return Evaluated(evaluation, written)
+
+
+def open_real(
+    against: str | Path | None,
+    *,
+    generator: str,
+    labels: Sequence[str],
+    classes: Mapping[int, str],
+    size: int,
+    seed: int,
+    device: torch.device,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> RealImages | None:
+    """The real images of ``classes`` (id -> name) that ``against`` names, None for ``"original"``.
+
+    A folder's are found by the names or ids of ``labels``. Errors are those of ``Renderer`` and
+    ``FolderImages``.
+    """
+    if against is None:
+        against = RENDERER if generator == "embedded" else ORIGINAL
+    wanted = str(against)
+    if wanted == ORIGINAL:
+        return None
+    if wanted == RENDERER:
+        return Renderer(classes, size=size, seed=seed)
+    return FolderImages(
+        wanted, labels, classes, size=size, seed=seed, device=device, on_note=on_note
+    )

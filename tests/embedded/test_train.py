@@ -9,18 +9,24 @@ import torch
 from torch import nn
 
 import amfast
+from amfast.classifiers import EMBEDDED_CLASSIFIERS
+from amfast.discriminator import load_discriminator
 from amfast.embedded import train
 from amfast.embedded.render import LATENT_DIM
 
 
 def test_the_whole_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = ("--classifier-steps", "2", "--generator-steps", "2", "--refit-steps", "2")
-    train.main(["--out", str(tmp_path), "--snapshots", str(tmp_path / "snapshots"), *sizes])
+    names = ("classifier", "generator", "refit", "discriminator")
+    sizes = [word for name in names for word in (f"--{name}-steps", "2")]
+    monkeypatch.setattr(train.train_generator, "__defaults__", (64, 1))  # a snapshot every step
+    train.main(["--out", str(tmp_path), *sizes])
     generator = amfast.load_generator(
         "embedded", weights=tmp_path / "generator.safetensors", device="cpu"
     )
-    for name, file in (("embedded", "classifier"), ("embedded-unseen", "classifier-unseen")):
-        amfast.load_classifier(name, weights=tmp_path / f"{file}.safetensors", device="cpu")
+    for name, file in EMBEDDED_CLASSIFIERS.items():
+        amfast.load_classifier(name, weights=tmp_path / file, device="cpu")
+    load_discriminator("embedded", weights=tmp_path / "discriminator.safetensors", device="cpu")
+    amfast.load_generator("embedded", weights=tmp_path / "snapshots/generator-1.safetensors")
     assert generator.spec.labels == train.NAMES
     shipped = amfast.load_generator("embedded", device="cpu").spec
     assert (generator.spec.latent_dim, generator.spec.resolution) == (
@@ -28,7 +34,7 @@ def test_the_whole_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         shipped.resolution,
     )
     diverse = amfast.load_generator(
-        "embedded", weights=tmp_path / "generator-diverse.safetensors", device="cpu"
+        "embedded", weights=tmp_path / "diverse/generator-2.safetensors", device="cpu"
     )
     moved = (diverse.class_embeddings != generator.class_embeddings).any(dim=1)
     poor = {*train.ONE_COLOUR, train.COLLAPSED}

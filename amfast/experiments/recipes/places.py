@@ -1,0 +1,45 @@
+"""Section 3.2: classes of another data set, of which the generator saw none."""
+
+from __future__ import annotations
+
+from amfast.api import likest_rows
+from amfast.experiments.laboratory import Laboratory
+from amfast.experiments.measured import Finding
+from amfast.experiments.recipes.statements import listed
+
+
+def places(lab: Laboratory) -> list[Finding]:
+    options = lab.options
+    judge = {
+        "judge": options.judge or options.classifier,
+        "judge_weights": options.judge_weights if options.judge else options.classifier_weights,
+    }
+    job = lab.job(method="am-l")
+    rows = likest_rows(job.generator, job.classifier, job.config, 1)
+    table = job.generator.class_embeddings
+    names = {i: job.label(i) for i in rows}
+    likest = lab.keep("top-1", job.generator, names, {i: table[row] for i, (row,) in rows.items()})
+    top1 = lab.measure("top-1", likest, **judge)
+    mean = lab.measure("AM-L", lab.optimise("AM-L", method="am-l").directory.path, **judge)
+    run = lab.optimise("AM-L from top-5", method="am-l", init=f"top-{min(5, len(table))}")
+    top5 = lab.measure("AM-L from top-5", run.directory.path, **judge)
+    found = ("top-1 class", top1), ("AM-L from the mean", mean), ("AM-L from top-5", top5)
+    accuracies = [measured["top1", "am"] for _, measured in found]
+    findings = [
+        Finding(
+            "AM-L beats the likest class as trained in accuracy, from the mean and from top-5",
+            min(accuracies[1:]) > accuracies[0],
+            f"top-1 accuracy: {listed([name for name, _ in found], accuracies)}",
+        )
+    ]
+    fids = [measured.value("fid", "am") for _, measured in found]
+    if all(fid is not None for fid in fids):
+        known = [fid for fid in fids if fid is not None]
+        findings.append(
+            Finding(
+                "and in FID",
+                max(known[1:]) < known[0],
+                f"FID: {listed([name for name, _ in found], known)}",
+            )
+        )
+    return findings

@@ -1,0 +1,61 @@
+"""Every experiment runs at a reduced size, is kept, and is read back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from amfast.errors import UsageError
+from amfast.experiments import EXPERIMENTS, Reporter, reproduce
+
+SMALL = {"steps": 2, "latents": 2, "trials": 1, "images_per_class": 10, "pairs": 4}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment(name: str, tmp_path: Path) -> None:
+    classes = "ellipse,dome" if name == "places" else "star,hourglass"
+    first = reproduce(name, tmp_path, classes=classes, **SMALL)
+    folder = tmp_path / f"{name}-embedded-s0"
+    stored = json.loads((folder / "experiment.json").read_bytes())
+    assert stored["experiment"] == name and stored["options"]["classes"] == classes
+    assert stored["findings"] and all(f["statement"] and f["figures"] for f in stored["findings"])
+    for path in first.files.values():
+        assert Path(path).exists()
+    assert "real" in first.table
+    assert ("as trained" in first.table) == (name not in ("places", "snapshots"))
+
+
+def test_what_is_there_is_not_done_again(tmp_path: Path) -> None:
+    stages: list[str] = []
+    reporter = Reporter(on_stage=stages.append)
+    first = reproduce("collapse", tmp_path, reporter=reporter, **SMALL)
+    measured = [stage for stage in stages if "measuring" in stage]
+    assert len(measured) == 1
+    again = reproduce("collapse", tmp_path, reporter=reporter, **SMALL)
+    assert [stage for stage in stages if "measuring" in stage] == measured
+    assert (again.table, again.findings) == (first.table, first.findings)
+    assert len(list((tmp_path / "collapse-embedded-s0/runs/AM-L").iterdir())) == 1
+
+    reproduce("collapse", tmp_path, reporter=reporter, **{**SMALL, "pairs": 5})
+    kept = tmp_path / "collapse-embedded-s0" / "measured" / "AM-L.json"
+    kept.write_text("{")
+    assert reproduce("collapse", tmp_path, reporter=reporter, **SMALL).table == first.table
+    assert len([stage for stage in stages if "measuring" in stage]) == 3
+
+
+def test_an_unknown_name() -> None:
+    with pytest.raises(UsageError, match="no experiment is called 'colapse'; there are collapse"):
+        reproduce("colapse")
+
+
+def test_an_unknown_option(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no option lr"):
+        reproduce("collapse", tmp_path, lr=0.1)
+
+
+def test_snapshots_of_a_published_generator_have_to_be_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--snapshot PATH"):
+        reproduce("snapshots", tmp_path, generator="biggan-128")
+    assert EXPERIMENTS["snapshots"].published.generator == "biggan-128"
