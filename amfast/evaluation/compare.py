@@ -19,6 +19,7 @@ from amfast.metrics.diversity import random_pairs
 from amfast.metrics.features import ClassifierFeatures, FeatureNetwork, measure_name
 from amfast.metrics.frechet import RunningMoments, measure_fid
 from amfast.metrics.inception_score import SPLITS, measure_inception_score
+from amfast.metrics.jackknife import GroupedSums
 from amfast.metrics.measure import Measure, measure_mean
 from amfast.metrics.ms_ssim import pairwise_ms_ssim
 from amfast.metrics.neighbours import NEAREST, measure_neighbours
@@ -31,8 +32,6 @@ PER_CLASS: tuple[Metric, ...] = ("lpips", "ms_ssim", "accuracy")
 
 #: Features are kept of so many images of a set: precision and its like take the distance of all.
 _KEPT = 10_000
-#: Up to here features are few enough to draw FID anew for its interval.
-_NARROW = 256
 _IMAGES_PER_PASS = 50
 _OF_FEATURES: frozenset[Metric] = frozenset({"inception_score", "fid", "neighbours"})
 
@@ -73,6 +72,7 @@ class Comparison:
         self._features: dict[SetName, list[Tensor]] = defaultdict(list)
         self._logits: dict[SetName, list[Tensor]] = defaultdict(list)
         self._moments: dict[SetName, RunningMoments] = {}
+        self._groups: dict[SetName, GroupedSums] = {}
         #: Sentences on what ``overall`` could not measure.
         self.notes: list[str] = []
 
@@ -141,11 +141,13 @@ class Comparison:
         if self._network is not None:
             for name, logits in self._logits.items():
                 found[name].append(self._inception_score(torch.cat(logits), self._network))
-            for name in self._moments:
-                # Half of the mixed set are the original's own images.
-                if name != self._reference and (name, self._reference) != ("mixed", "original"):
-                    found[name] += self._beside_reference(name, self._network)
+            for name in filter(self._has_distance, self._moments):
+                found[name] += self._beside_reference(name, self._network)
         return _in_order(found)
+
+    def _has_distance(self, name: SetName) -> bool:
+        """To the reference; half of the mixed set are the original's own images."""
+        return name != self._reference and (name, self._reference) != ("mixed", "original")
 
     def _inception_score(self, logits: Tensor, network: FeatureNetwork) -> Measure:
         splits = min(SPLITS, len(logits))
@@ -164,18 +166,12 @@ class Comparison:
                 self.notes.append(f"no {metric} of {held} images: it takes {least} of each")
             elif metric == "fid":
                 one, other = (self._moments[of].moments() for of in counts)
-                features = self._narrow(name)
-                found.append(measure_fid(one, other, features=features, seed=self._seed))
+                groups = self._groups[name]
+                found.append(measure_fid(one, other, groups=groups, seed=self._seed))
             else:
                 one_set, other_set = (torch.cat(self._features[of]) for of in counts)
                 found += measure_neighbours(one_set, other_set, network, seed=self._seed)
         return found
-
-    def _narrow(self, name: SetName) -> Tensor | None:
-        """The features of a set where all are kept and few to an image, None otherwise."""
-        kept = torch.cat(self._features[name])
-        whole = len(kept) == self._moments[name].images
-        return kept if whole and kept.shape[1] <= _NARROW else None
 
     def _look_at_pairs(
         self, pool: Tensor, rows: Mapping[SetName, Tensor], seen: Mapping[SetName, Seen]
@@ -201,7 +197,10 @@ class Comparison:
     def _take_features(self, name: SetName, features: Tensor, network: FeatureNetwork) -> None:
         if name not in self._moments:
             self._moments[name] = RunningMoments(network)
+            self._groups[name] = GroupedSums()
         self._moments[name].update(features)
+        if "fid" in self._metrics and self._has_distance(name):
+            self._groups[name].update(features)
         kept = _KEPT if name == self._alike else self._kept_per_class
         self._features[name].append(features[:kept])
 

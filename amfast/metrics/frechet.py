@@ -12,14 +12,11 @@ from torch import Tensor
 
 from amfast.errors import RunError, UsageError
 from amfast.metrics.features import FeatureNetwork, check_features, measure_name
-from amfast.metrics.measure import Measure, percentile_interval
-from amfast.optimize.parallel import side_by_side
+from amfast.metrics.jackknife import GroupedSums
+from amfast.metrics.measure import Measure
 from amfast.runs.tensor_file import check_tensors, read_tensors, write_tensors
 
 KIND = "amfast-moments"
-
-#: Of an interval: each takes a decomposition of matrices.
-_RESAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -189,26 +186,25 @@ def bias_note(a: Moments, b: Moments) -> str:
 
 
 def measure_fid(
-    images: Moments, real: Moments, *, features: Tensor | None = None, seed: int = 0
+    images: Moments, real: Moments, *, groups: GroupedSums | None = None, seed: int = 0
 ) -> Measure:
     """FID of a set of images against another, with ``bias_note`` as its note.
 
-    Moments alone give no interval. With the ``features`` ``[N, D]`` that the first were taken of,
-    the images are drawn anew, the others stay; D should be some hundred at most. Drawing anew adds
-    to the distance what having few images adds, so the replicates are shifted to the value.
+    Moments alone give no interval. The ``groups`` of the first set's images give one at any width
+    (``GroupedSums.interval``): for other images of the first set, as many, beside the same second.
+    Nothing in it is drawn, so it depends on no seed.
 
-    Raises ``UsageError`` as ``frechet_distance`` does, and for features of another shape.
+    Raises ``UsageError`` as ``frechet_distance`` does, and for groups of another number of images.
     """
     value = frechet_distance(images, real)
     low, high = None, None
-    if features is not None:
-        check_features("features", features)
-        if features.shape != (images.images, len(images.mean)):
+    if groups is not None:
+        if groups.images != images.images:
             raise UsageError(
-                f"features are {list(features.shape)}; the moments are of "
-                f"{[images.images, len(images.mean)]}."
+                f"the groups are of {groups.images} images and the moments of {images.images}; "
+                "both must be of the same."
             )
-        low, high = _interval(features.detach().double().cpu(), images, real, value, seed)
+        low, high = groups.interval(value, real.mean, real.root) or (None, None)
     return Measure(
         measure_name("fid", images.network),
         value,
@@ -220,26 +216,6 @@ def measure_fid(
         high,
         note=bias_note(images, real),
     )
-
-
-def _interval(
-    rows: Tensor, images: Moments, real: Moments, value: float, seed: int
-) -> tuple[float, float]:
-    stream = torch.Generator().manual_seed(seed)
-    draws = torch.randint(len(rows), (_RESAMPLES, len(rows)), generator=stream).unbind()
-
-    def replicate(indices: Tensor) -> float:
-        drawn = rows[indices]
-        mean = drawn.mean(dim=0)
-        again = Moments(len(rows), mean, torch.cov(drawn.T), images.network, images.fingerprint)
-        return frechet_distance(again, real)
-
-    # Matrices this small are decomposed slower by several threads than by one.
-    with side_by_side(rows.device, _RESAMPLES) as run:
-        replicates: list[float] = run(replicate, draws)
-    around = torch.tensor(replicates, dtype=torch.float64)
-    low, high = percentile_interval(around - around.mean() + value)
-    return max(0.0, low), high
 
 
 def _check_same(a: Moments | RunningMoments, b: Moments | RunningMoments) -> None:

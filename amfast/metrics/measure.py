@@ -29,7 +29,7 @@ class Measure:
     """A metric's ``value`` over ``n`` images or pairs, as ``unit`` says.
 
     ``seed`` is that of whatever was drawn for it, ``weights`` the fingerprint of the network whose
-    features it is of, None for a metric without one. ``low`` and ``high`` bound a 95 % bootstrap
+    features it is of, None for a metric without one. ``low`` and ``high`` bound a 95 %
     interval, None where there is none. ``std`` is over splits, for metrics that have them. ``note``
     is a sentence on what the value is not good for, empty as a rule.
 

@@ -13,6 +13,7 @@ from amfast.metrics.diversity import random_pairs
 from amfast.metrics.features import ClassifierFeatures
 from amfast.metrics.frechet import RunningMoments, measure_fid
 from amfast.metrics.inception_score import measure_inception_score
+from amfast.metrics.jackknife import GroupedSums
 from amfast.metrics.lpips import classifier_lpips
 from amfast.metrics.measure import measure_mean
 from amfast.metrics.ms_ssim import pairwise_ms_ssim
@@ -106,8 +107,9 @@ def test_overall_measures_are_those_of_the_metrics_over_all_images(networks, ima
         score = named(found[name])["inception_score[embedded]"]
         same(score, measure_inception_score(logits, network, seed=SEED))
     for name in ("original", "am", "mixed"):
-        own = features[name][0]
-        fid = measure_fid(moments[name], moments["real"], features=own, seed=SEED)
+        own, groups = features[name][0], GroupedSums()
+        groups.update(own)
+        fid = measure_fid(moments[name], moments["real"], groups=groups, seed=SEED)
         same(named(found[name])["fid[embedded]"], fid)
         for wanted in measure_neighbours(own, features["real"][0], network, seed=SEED):
             same(named(found[name])[wanted.name], wanted)
@@ -222,4 +224,18 @@ def test_neighbours_are_of_the_images_that_are_kept(networks, images, monkeypatc
         add(whole, class_id, of_class)
     found = named(whole.overall()["am"])
     assert found["precision[embedded]"].n == 14
-    assert (found["fid[embedded]"].n, found["fid[embedded]"].low) == (16, None)
+    assert found["fid[embedded]"].n == 16
+
+
+def test_fid_has_an_interval_of_all_images_however_few_are_kept(networks, images, monkeypatch):
+    def interval():
+        whole = comparison(networks, ["fid"], classes=3)
+        for part in (STAR, HOURGLASS, STAR):
+            add(whole, part, images[part])
+        fid = named(whole.overall()["am"])["fid[embedded]"]
+        assert fid.n == 24 and fid.low < fid.value < fid.high
+        return fid
+
+    all_kept = interval()
+    monkeypatch.setattr(compare, "_KEPT", 4)
+    assert interval() == all_kept
