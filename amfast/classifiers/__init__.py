@@ -32,6 +32,7 @@ __all__ = [
     "Classifier",
     "ClassifierSpec",
     "ModuleClassifier",
+    "check_name",
     "class_names",
     "load_classifier",
     "to_classifier_input",
@@ -46,6 +47,13 @@ EMBEDDED_CLASSIFIERS = {
     "embedded-undisturbed": "classifier-undisturbed.safetensors",
     "embedded-robust": "classifier-robust.safetensors",
 }
+
+
+def check_name(name: str) -> None:
+    """``UsageError`` for a name that is no classifier's; which of timm's there are is not asked."""
+    if name not in EMBEDDED_CLASSIFIERS and name not in PUBLISHED and not name.startswith(TIMM):
+        known = ", ".join([*EMBEDDED_CLASSIFIERS, *PUBLISHED, f"{TIMM}NAME"])
+        raise UsageError(f"unknown classifier {name!r}; it may be one of {known}")
 
 
 def class_names(name: str) -> tuple[str, ...]:
@@ -76,14 +84,12 @@ def load_classifier(
     embedded. Raises ``UsageError`` for an unknown name or a library that is missing, and
     ``WeightsError`` for weights that are not here or do not fit, whose keys are listed.
     """
+    check_name(name)
     target = resolve_device(device)
     if name in PUBLISHED or name.startswith(TIMM):
         load = load_timm if name.startswith(TIMM) else load_published
         network, facts = load(name, weights)
         return ModuleClassifier(network, facts, target, resolve_dtype(dtype, target))
-    if name not in EMBEDDED_CLASSIFIERS:
-        known = ", ".join([*EMBEDDED_CLASSIFIERS, *PUBLISHED, f"{TIMM}NAME"])
-        raise UsageError(f"unknown classifier {name!r}; it may be one of {known}")
     if str(weights) == RANDOM:
         known = ", ".join([*PUBLISHED, f"{TIMM}NAME"])
         raise UsageError(f"random weights are for {known}; {name} has its own")

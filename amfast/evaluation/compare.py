@@ -11,7 +11,7 @@ from typing import Literal, TypeVar, get_args
 import torch
 from torch import Tensor
 
-from amfast.classifiers import to_classifier_input
+from amfast.classifiers import ModuleClassifier, to_classifier_input
 from amfast.evaluation.networks import Networks
 from amfast.evaluation.pictures import to_float
 from amfast.metrics.accuracy import in_top
@@ -20,6 +20,7 @@ from amfast.metrics.features import ClassifierFeatures, FeatureNetwork, measure_
 from amfast.metrics.frechet import RunningMoments, measure_fid
 from amfast.metrics.inception_score import SPLITS, measure_inception_score
 from amfast.metrics.jackknife import GroupedSums
+from amfast.metrics.lpips import Lpips
 from amfast.metrics.measure import Measure, measure_mean
 from amfast.metrics.ms_ssim import pairwise_ms_ssim
 from amfast.metrics.neighbours import NEAREST, measure_neighbours
@@ -48,7 +49,7 @@ class Comparison:
     many images. ``reference`` is the set that FID and precision's like compare with. The images of
     the set ``alike`` are the same for every class, and count once among the features: as many
     copies are no more images for FID, and among its copies none has a neighbour. The networks that
-    ``metrics`` need are loaded at once, with the errors of ``load_networks``.
+    ``metrics`` need are loaded at once, as ``load_needed`` does.
     """
 
     def __init__(
@@ -64,9 +65,8 @@ class Comparison:
     ) -> None:
         self._metrics = frozenset(metrics)
         self._pairs, self._seed, self._reference = pairs, seed, reference
-        self._lpips = networks.lpips if "lpips" in self._metrics else None
-        self._network = networks.features if self._metrics & _OF_FEATURES else None
-        self._judge = networks.judge
+        self._judge, self._lpips, self._network = load_needed(networks, self._metrics)
+        self._device = networks.device
         self._kept_per_class, self._alike = max(1, _KEPT // classes), alike
         self._per_image: dict[tuple[Metric, SetName], list[Tensor]] = defaultdict(list)
         self._features: dict[SetName, list[Tensor]] = defaultdict(list)
@@ -80,7 +80,8 @@ class Comparison:
     def key(self) -> str:
         """A hash of all that decides what ``look`` sees in a class's images, but for the images."""
         networks = [found.fingerprint for found in (self._lpips, self._network) if found]
-        decided = [sorted(self._metrics), networks, self._judge.spec.fingerprint]
+        judge = None if self._judge is None else self._judge.spec.fingerprint
+        decided = [sorted(self._metrics), networks, judge]
         text = json.dumps([*decided, self._pairs, self._seed])
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -104,9 +105,9 @@ class Comparison:
             network = self._network
             if isinstance(network, ClassifierFeatures) and network.classifier is self._judge:
                 judged = logits
-        if "accuracy" in self._metrics:
+        if self._judge is not None:
             if judged is None:
-                judged = torch.cat([self._judged(part) for part in self._passes(pool)])
+                judged = torch.cat([_judged(self._judge, part) for part in self._passes(pool)])
             for name, indices in rows.items():
                 seen[name]["judged"] = judged[indices]
         return seen
@@ -185,7 +186,7 @@ class Comparison:
         if not pairs:
             return
         used, where = torch.cat(list(pairs.values())).unique(return_inverse=True)
-        images = to_float(pool[used], self._judge.device)
+        images = to_float(pool[used], self._device)
         of_set = dict(zip(pairs, where.split([len(p) for p in pairs.values()]), strict=True))
         features = None if self._lpips is None else self._lpips.features(images)
         for name, drawn in of_set.items():
@@ -204,25 +205,35 @@ class Comparison:
         kept = _KEPT if name == self._alike else self._kept_per_class
         self._features[name].append(features[:kept])
 
-    def _judged(self, images: Tensor) -> Tensor:
-        judge = self._judge
-        return judge(to_classifier_input(images, judge.spec, dtype=judge.dtype)).float().cpu()
-
     def _passes(self, pool: Tensor) -> Iterator[Tensor]:
-        device = self._judge.device
-        return (to_float(part, device) for part in pool.split(_IMAGES_PER_PASS))
+        return (to_float(part, self._device) for part in pool.split(_IMAGES_PER_PASS))
 
     def _mean(self, metric: Metric, values: Sequence[Tensor]) -> Measure:
-        judge = self._judge.spec
         name, weights = "ms_ssim", None
         if metric == "lpips" and self._lpips is not None:
             name, weights = self._lpips.name, self._lpips.fingerprint
-        elif metric == "accuracy":
+        elif metric == "accuracy" and self._judge is not None:
+            judge = self._judge.spec
             name, weights = measure_name("top1", judge.name), judge.fingerprint
         unit: Literal["images", "pairs"] = "images" if metric == "accuracy" else "pairs"
         return measure_mean(
             name, torch.cat(list(values)), unit=unit, seed=self._seed, weights=weights
         )
+
+
+def load_needed(
+    networks: Networks, metrics: Collection[Metric]
+) -> tuple[ModuleClassifier | None, Lpips | None, FeatureNetwork | None]:
+    """Judge, LPIPS and feature network, those that the metrics need, with their loaders' errors."""
+    return (
+        networks.judge if "accuracy" in metrics else None,
+        networks.lpips if "lpips" in metrics else None,
+        networks.features if _OF_FEATURES & set(metrics) else None,
+    )
+
+
+def _judged(judge: ModuleClassifier, images: Tensor) -> Tensor:
+    return judge(to_classifier_input(images, judge.spec, dtype=judge.dtype)).float().cpu()
 
 
 def _in_order(sets: Mapping[SetName, _Value]) -> dict[SetName, _Value]:

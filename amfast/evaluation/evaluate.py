@@ -45,12 +45,13 @@ class Evaluation:
 
     ``against`` names the real images, or is ``"original"`` where there were none: FID and its like
     then compare with the classes as trained. ``failed`` holds the trials that failed, as (class id,
-    class name, trial, step). ``judge`` is the classifier of the top-1 accuracy.
+    class name, trial, step). ``judge`` is the classifier of the top-1 accuracy, None where that was
+    not measured.
     """
 
     generator: str
     generator_fingerprint: str
-    judge: str
+    judge: str | None
     against: str
     images_per_class: int
     pairs: int
@@ -217,7 +218,7 @@ def evaluate(
     return Evaluation(
         generator=generator.spec.name,
         generator_fingerprint=generator.spec.fingerprint,
-        judge=networks.judge.spec.name,
+        judge=networks.judge.spec.name if "accuracy" in metrics else None,
         against="original" if real is None else real.name,
         images_per_class=images_per_class,
         pairs=pairs,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 
-from amfast.classifiers import ModuleClassifier, load_classifier
+from amfast.classifiers import ModuleClassifier, check_name, load_classifier
+from amfast.classifiers.published import PUBLISHED, published_labels
 from amfast.errors import UsageError
 from amfast.metrics.features import ClassifierFeatures, FeatureNetwork
 from amfast.metrics.inception import load_inception
@@ -21,18 +22,30 @@ Features = Literal["auto", "published", "classifier"]
 class Networks:
     """``judge`` says what an image shows, ``features`` give Inception Score, FID and their like.
 
-    ``lpips`` and ``features`` are loaded when they are first asked for: weights that no chosen
-    metric needs may be missing.
+    Each is loaded, onto ``device``, when it is first asked for: weights that no chosen metric needs
+    may be missing. ``labels`` are the judge's, which those of the paper have without their weights.
     """
 
     def __init__(
         self,
-        judge: ModuleClassifier,
+        judge: Callable[[], ModuleClassifier],
         lpips: Callable[[], Lpips],
         features: Callable[[], FeatureNetwork],
+        *,
+        labels: Callable[[], Sequence[str]],
+        device: torch.device,
     ) -> None:
-        self.judge = judge
+        self.device = device
+        self._load_judge, self._find_labels = judge, labels
         self._load_lpips, self._load_features = lpips, features
+
+    @cached_property
+    def judge(self) -> ModuleClassifier:
+        return self._load_judge()
+
+    @cached_property
+    def labels(self) -> Sequence[str]:
+        return self._find_labels()
 
     @cached_property
     def lpips(self) -> Lpips:
@@ -60,29 +73,45 @@ def load_networks(
     under whose name the figures then stand; ``"auto"`` is the judge's own for the embedded pair
     alone. All compute in fp32.
 
-    Raises ``UsageError`` for unknown names, a library that is missing and a judge that calls a
-    class otherwise, and ``WeightsError`` for weights that are not here; for those of LPIPS and the
-    features when they are first asked for.
+    Raises ``UsageError`` for unknown names. What is asked of them raises it too, for a library that
+    is missing and a judge that calls a class otherwise, and ``WeightsError`` for weights that are
+    not here.
     """
     if features not in get_args(Features):
         known = ", ".join(get_args(Features))
         raise UsageError(f"features is {features!r}; it may be one of {known}")
     name = judge or ("embedded" if generator == "embedded" else "inception_v3")
-    loaded = load_classifier(name, weights=judge_weights, device=device, dtype="fp32")
-    labels = loaded.spec.labels
-    for class_id, called in (class_names or {}).items():
+    check_name(name)
+
+    def load_judge() -> ModuleClassifier:
+        loaded = load_classifier(name, weights=judge_weights, device=device, dtype="fp32")
+        _check_names(name, loaded.spec.labels, class_names or {})
+        return loaded
+
+    def labels() -> Sequence[str]:
+        if judge_weights is not None or name not in PUBLISHED:
+            return networks.judge.spec.labels
+        known = published_labels(name)
+        _check_names(name, known, class_names or {})
+        return known
+
+    own = features == "classifier" or (features == "auto" and generator == "embedded")
+    networks = Networks(
+        load_judge,
+        lambda: classifier_lpips(networks.judge) if own else load_lpips("alex", device=device),
+        lambda: ClassifierFeatures(networks.judge) if own else load_inception(device=device),
+        labels=labels,
+        device=device,
+    )
+    return networks
+
+
+def _check_names(judge: str, labels: Sequence[str], class_names: Mapping[int, str]) -> None:
+    for class_id, called in class_names.items():
         theirs = labels[class_id] if 0 <= class_id < len(labels) else None
         if theirs != called:
             known = "not there" if theirs is None else repr(theirs)
             raise UsageError(
                 f"class {class_id} is {called!r} in these embeddings and {known} for the judge "
-                f"{name}: name a classifier of the same classes with --judge"
+                f"{judge}: name a classifier of the same classes with --judge"
             )
-    own = features == "classifier" or (features == "auto" and generator == "embedded")
-    if own:
-        return Networks(
-            loaded, lambda: classifier_lpips(loaded), lambda: ClassifierFeatures(loaded)
-        )
-    return Networks(
-        loaded, lambda: load_lpips("alex", device=device), lambda: load_inception(device=device)
-    )

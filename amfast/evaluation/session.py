@@ -11,7 +11,7 @@ import torch
 
 from amfast.device import resolve_device
 from amfast.errors import UsageError
-from amfast.evaluation.compare import METRICS, Metric
+from amfast.evaluation.compare import METRICS, Metric, load_needed
 from amfast.evaluation.evaluate import ClassEvaluation, Evaluation, check_options, evaluate
 from amfast.evaluation.networks import Features, load_networks
 from amfast.evaluation.pictures import FolderImages, RealImages, Renderer
@@ -90,10 +90,11 @@ def evaluate_path(
         features=features,
         device=target_device,
     )
+    load_needed(networks, metrics)  # what is missing is better known before the work
     real = open_real(
         against,
         generator=subject.generator_name,
-        labels=networks.judge.spec.labels,
+        labels=lambda: networks.labels,
         classes=classes,
         size=subject.generator.spec.resolution,
         seed=seed,
@@ -129,7 +130,7 @@ def open_real(
     against: str | Path | None,
     *,
     generator: str,
-    labels: Sequence[str],
+    labels: Callable[[], Sequence[str]],
     classes: Mapping[int, str],
     size: int,
     seed: int,
@@ -138,7 +139,7 @@ def open_real(
 ) -> RealImages | None:
     """The real images of ``classes`` (id -> name) that ``against`` names, None for ``"original"``.
 
-    A folder's are found by the names or ids of ``labels``. Errors are those of ``Renderer`` and
+    A folder's are found by the names or ids that ``labels`` gives, asked for a folder alone. Errors are those of ``Renderer`` and
     ``FolderImages``.
     """
     if against is None:
@@ -149,5 +150,5 @@ def open_real(
     if wanted == RENDERER:
         return Renderer(classes, size=size, seed=seed)
     return FolderImages(
-        wanted, labels, classes, size=size, seed=seed, device=device, on_note=on_note
+        wanted, labels(), classes, size=size, seed=seed, device=device, on_note=on_note
     )

@@ -71,8 +71,9 @@ class GroupedSums:
             eigenvalues = torch.linalg.eigvalsh(root.T @ covariance @ root)
             noise = eigenvalues[-1] * len(eigenvalues) * torch.finfo(torch.float64).eps
             overlap = eigenvalues[eigenvalues > noise].sqrt().sum()
-            apart: Tensor = (own - around).square().sum()
-            return apart + covariance.trace() + spread - 2 * overlap
+            apart = (own - around).square().sum()
+            distance: Tensor = apart + covariance.trace() + spread - 2 * overlap
+            return distance
 
         with side_by_side(self._shift.device, GROUPS) as run:
             found = torch.stack(run(without, range(GROUPS)))

@@ -145,21 +145,41 @@ def test_measures_what_was_asked_for_and_no_more(networks, images, metrics, of_c
     assert {m.name for m in one.overall()["am"]} == overall
 
 
-def test_networks_that_no_metric_needs_are_not_loaded(networks, images):
-    def missing():
-        raise AssertionError("not needed")
+def missing():
+    raise AssertionError("not needed")
 
-    bare = Networks(networks.judge, missing, missing)
-    add(comparison(bare, ["ms_ssim", "accuracy"]), STAR, images[STAR])
+
+def bare(judge=missing, lpips=missing, features=missing):
+    return Networks(judge, lpips, features, labels=missing, device=CPU)
+
+
+def test_networks_that_no_metric_needs_are_not_loaded(networks, images):
+    judged = bare(judge=lambda: networks.judge)
+    add(comparison(judged, ["ms_ssim", "accuracy"]), STAR, images[STAR])
     for metric in ("lpips", "fid"):
         with pytest.raises(AssertionError, match="not needed"):
-            comparison(bare, [metric])
+            comparison(judged, [metric])
+    with pytest.raises(AssertionError, match="not needed"):
+        comparison(bare(), ["accuracy"])
+
+
+def test_diversity_and_distances_need_no_judge(networks, images):
+    whole, without = (
+        comparison(found, ["lpips", "ms_ssim", "fid"], classes=1)
+        for found in (
+            networks,
+            bare(lpips=lambda: networks.lpips, features=lambda: networks.features),
+        )
+    )
+    assert add(without, STAR, images[STAR]) == add(whole, STAR, images[STAR])
+    assert without.overall() == whole.overall()
+    assert without.key == whole.key
 
 
 def test_the_judge_judges_where_the_features_are_anothers(networks, images):
     other = load_classifier("embedded-unseen", device=CPU, dtype="fp32")
-    two = Networks(
-        networks.judge, lambda: classifier_lpips(other), lambda: ClassifierFeatures(other)
+    two = bare(
+        lambda: networks.judge, lambda: classifier_lpips(other), lambda: ClassifierFeatures(other)
     )
     found = add(comparison(two), STAR, images[STAR])
     assert named(found["real"])["lpips[embedded-unseen]"].weights == other.spec.fingerprint

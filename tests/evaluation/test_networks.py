@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from amfast.errors import UsageError
+from amfast.errors import UsageError, WeightsError
 from amfast.evaluation.networks import load_networks
 from amfast.metrics.features import ClassifierFeatures
 from tests.evaluation.conftest import CPU
@@ -17,10 +17,11 @@ def test_the_embedded_pair_is_measured_by_its_own_features_and_says_so():
     assert found.lpips is found.lpips and found.features is found.features
 
 
-def test_a_judge_of_other_classes_is_refused():
+def test_a_judge_of_other_classes_is_refused_where_it_is_asked():
     def refused(said, **options):
-        with pytest.raises(UsageError, match=said):
-            load_networks(generator="embedded", device=CPU, **options)
+        for asked in ("judge", "labels", "lpips", "features"):
+            with pytest.raises(UsageError, match=said):
+                getattr(load_networks(generator="embedded", device=CPU, **options), asked)
 
     refused("class 0 is 'tench' in these embeddings and 'disk' for the judge embedded",
             class_names={0: "tench"})  # fmt: skip
@@ -28,8 +29,32 @@ def test_a_judge_of_other_classes_is_refused():
     refused("class -1 is 'hourglass' .* and not there", class_names={-1: "hourglass"})
     refused("class 0 is 'disk' .* 'ellipse' for the judge embedded-unseen: name a classifier",
             class_names={0: "disk"}, judge="embedded-unseen")  # fmt: skip
-    refused("features is 'best'; it may be one of auto, published, classifier", features="best")
-    refused("unknown classifier 'oracle'", judge="oracle")
+
+
+@pytest.mark.parametrize(
+    ("said", "options"),
+    [
+        (
+            "features is 'best'; it may be one of auto, published, classifier",
+            {"features": "best"},
+        ),
+        ("unknown classifier 'oracle'", {"judge": "oracle"}),
+    ],
+)
+def test_unknown_names_are_refused_at_once(said, options):
+    with pytest.raises(UsageError, match=said):
+        load_networks(generator="embedded", device=CPU, **options)
+
+
+def test_a_published_judge_has_names_without_its_weights():
+    """There are none here."""
+    named = load_networks(generator="biggan-128", class_names={3: "tiger shark"}, device=CPU)
+    assert named.labels[3] == "tiger shark"
+    with pytest.raises(WeightsError, match="amfast weights fetch inception_v3"):
+        assert named.judge
+    other = load_networks(generator="biggan-128", class_names={3: "star"}, device=CPU)
+    with pytest.raises(UsageError, match="class 3 is 'star' .* for the judge inception_v3"):
+        assert other.labels
 
 
 def test_a_published_generator_may_be_judged_by_the_classifiers_own_features():

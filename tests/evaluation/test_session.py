@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from amfast.errors import RunError, UsageError
+from amfast.errors import RunError, UsageError, WeightsError
 from amfast.evaluation.compare import METRICS, PER_CLASS
 from amfast.evaluation.pictures import FolderImages
 from amfast.evaluation.session import Listener, evaluate_path
@@ -44,6 +44,22 @@ def test_a_second_evaluation_takes_the_place_of_the_first(make_run):
     ]
     assert [value["seed"] for value in values] == [0, 1]
     assert not list(run.path.glob(".*"))
+
+
+def test_ms_ssim_and_a_folder_need_no_weights_of_a_judge(make_run, tmp_path):
+    """Of Inception-v3 there are none here, and it is asked for no more than its names."""
+    run = make_run((STAR,), names={STAR: "tiger shark"})
+    (tmp_path / "real" / "tiger shark").mkdir(parents=True)
+    for i in range(3):
+        path = tmp_path / "real" / "tiger shark" / f"{i}.png"
+        path.write_bytes(encoded(picture(seed=i), "PNG"))
+    options = {**SMALL, "judge": "inception_v3", "features": "published"}
+    with pytest.raises(WeightsError, match="amfast weights fetch inception_v3"):
+        evaluate_path(run.path, against=tmp_path / "real", **options)
+    assert not (run.path / "evaluation.json").exists()
+    done = evaluate_path(run.path, against=tmp_path / "real", **{**options, "metrics": ["ms_ssim"]})
+    assert [m.name for m in done.evaluation.overall["real"]] == ["ms_ssim"]
+    assert json.loads(done.path.read_text())["judge"] is None
 
 
 def test_a_bare_file_gets_none(tmp_path, generator):

@@ -28,7 +28,7 @@ def finetune(lab: Laboratory) -> list[Finding]:
     real = open_real(
         options.against,
         generator=options.generator,
-        labels=job.classifier.spec.labels,
+        labels=lambda: job.classifier.spec.labels,
         classes=names,
         size=job.generator.spec.resolution,
         seed=options.seed,
