@@ -11,7 +11,7 @@ from torch import Tensor
 
 from amfast.api import rows_by_name
 from amfast.errors import UsageError
-from amfast.evaluation.evaluate import check_seed
+from amfast.evaluation.checks import check_seed, check_whole
 from amfast.evaluation.networks import Networks
 from amfast.evaluation.pictures import sample_bytes, to_float
 from amfast.generators.protocol import Generator, device_of
@@ -129,8 +129,7 @@ def diagnose(
     are not finite has no diversity and no probability.
     """
     check_seed(seed)
-    if not 2 <= images <= 2000:
-        raise UsageError(f"images is {images}; it must be from 2 to 2000")
+    check_whole("images", images, 2, 2000)
     judge, lpips = networks.judge, networks.lpips
     rows = rows_by_name(generator.spec.labels, dict(enumerate(judge.spec.labels)))
     if not rows:

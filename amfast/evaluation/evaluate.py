@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from amfast.api import rows_by_name
 from amfast.errors import RunError, UsageError
+from amfast.evaluation.checks import check_seed, check_whole
 from amfast.evaluation.compare import METRICS, Comparison, Metric, Seen, SetName
 from amfast.evaluation.networks import Networks
 from amfast.evaluation.pictures import RealImages, class_latents, sample_bytes
@@ -156,8 +158,9 @@ def evaluate(
     embedding and the class's own see the same latents, which depend on ``seed`` and the class
     alone.
 
-    Raises ``UsageError`` for values out of bounds, no targets and embeddings of another width,
-    ``RunError`` for an embedding whose images are not finite, and as ``real`` does.
+    Raises ``UsageError`` for values out of bounds, no targets, several of one class and embeddings
+    of another width, ``RunError`` for an embedding whose images are not finite, and as ``real``
+    does.
     """
     check_options(metrics, images_per_class, pairs, seed)
     if not targets:
@@ -169,6 +172,13 @@ def evaluate(
                 f"the embedding of class {target.class_id} {target.name} is "
                 f"{list(target.embedding.shape)}; {generator.spec.name} takes [{width}]"
             )
+    counts = Counter(target.class_id for target in targets)
+    if several := [target for target in targets if counts[target.class_id] > 1]:
+        first = several[0]
+        raise UsageError(
+            f"there are {counts[first.class_id]} targets of class {first.class_id} {first.name}; "
+            "give one embedding for each class, the best as amfast.rank_run has it"
+        )
     own = rows_by_name(generator.spec.labels, {t.class_id: t.name for t in targets})
     comparison = Comparison(
         networks,
@@ -230,28 +240,21 @@ def evaluate(
     )
 
 
-def check_options(metrics: Collection[str], images_per_class: int, pairs: int, seed: int) -> None:
+def check_options(
+    metrics: Collection[str], images_per_class: object, pairs: object, seed: object
+) -> None:
     """Raise ``UsageError`` for a metric that there is not, or a number out of bounds."""
+    if isinstance(metrics, str):
+        raise UsageError(f"metrics is {metrics!r}; give a list, of {', '.join(METRICS)}")
     if unknown := [metric for metric in metrics if metric not in METRICS]:
         raise UsageError(
             f"no metric is called {', '.join(map(repr, unknown))}; there are {', '.join(METRICS)}"
         )
     if not metrics:
         raise UsageError(f"no metric was asked for; there are {', '.join(METRICS)}")
-    if not 2 <= images_per_class <= 100_000:
-        raise UsageError(
-            f"images-per-class is {images_per_class}; it must be from 2 to 100000, and a pair "
-            "needs two"
-        )
-    if not 1 <= pairs <= 1_000_000:
-        raise UsageError(f"pairs is {pairs}; it must be from 1 to 1000000")
+    check_whole("images-per-class", images_per_class, 2, 100_000)  # a pair needs two
+    check_whole("pairs", pairs, 1, 1_000_000)
     check_seed(seed)
-
-
-def check_seed(seed: int) -> None:
-    """``UsageError`` for a seed that not every generator of random numbers takes."""
-    if not 0 <= seed < 2**32:
-        raise UsageError(f"seed is {seed}; it must be from 0 to {2**32 - 1}")
 
 
 def _sets_json(sets: Mapping[SetName, list[Measure]]) -> dict[str, Any]:

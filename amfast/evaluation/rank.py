@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from amfast.errors import RunError, UsageError
+from amfast.evaluation.checks import check_share
 from amfast.metrics.embedding import EmbeddingScore
 from amfast.metrics.ranking import FLOOR, Diversity, rank
 from amfast.runs.directory import RunDirectory
@@ -44,8 +45,7 @@ def rank_run(
     Raises ``UsageError`` for values out of bounds and ``RunError`` for a run that is unfinished or
     damaged.
     """
-    if not 0 <= min_target_prob <= 1:
-        raise UsageError(f"min-target-prob is {min_target_prob}; it must be from 0 to 1")
+    check_share("min-target-prob", min_target_prob)
     if by not in get_args(Diversity):
         raise UsageError(f"by is {by!r}; it may be {' or '.join(get_args(Diversity))}")
     directory = RunDirectory.open(Path(run))

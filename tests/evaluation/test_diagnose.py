@@ -97,8 +97,11 @@ def test_images_that_are_not_finite_are_the_worst_class(generator, networks):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"images": 1}, "images is 1; it must be from 2"),
+        ({"images": 1}, "images is 1; it must be a whole number from 2 to 2000"),
         ({"images": 2001}, "images is 2001"),
+        ({"images": "9"}, "images is '9'; it must be a whole number"),
+        ({"images": 2.5}, "images is 2.5; it must be a whole number"),
+        ({"seed": "0"}, "seed is '0'; it must be a whole number"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**32}, "seed is 4294967296"),
     ],

@@ -186,10 +186,16 @@ def test_fewer_real_images_are_measured_and_noted(generator, networks, make_targ
             "no metric is called 'beauty'; there are lpips, ms_ssim",
         ),
         ({"metrics": []}, "no metric was asked for"),
-        ({"images_per_class": 1}, "images-per-class is 1; it must be from 2"),
+        ({"images_per_class": 1}, "images-per-class is 1; it must be a whole number"),
         ({"images_per_class": 100_001}, "images-per-class is 100001"),
         ({"pairs": 0}, "pairs is 0"),
-        ({"seed": -1}, "seed is -1"),
+        ({"seed": -1}, "seed is -1; it must be a whole number from 0 to 4294967295"),
+        ({"metrics": "lpips"}, "metrics is 'lpips'; give a list, of lpips"),
+        ({"images_per_class": "3"}, "images-per-class is '3'; it must be a whole number from 2"),
+        ({"images_per_class": 2.5}, "images-per-class is 2.5"),
+        ({"pairs": 1.5}, "pairs is 1.5; it must be a whole number from 1 to 1000000"),
+        ({"pairs": True}, "pairs is True"),
+        ({"seed": "0"}, "seed is '0'"),
     ],
 )
 def test_refuses_options_out_of_bounds(generator, networks, make_target, options, said):
@@ -200,6 +206,12 @@ def test_refuses_options_out_of_bounds(generator, networks, make_target, options
 def test_nothing_to_evaluate_is_refused(generator, networks):
     with pytest.raises(UsageError, match="no embedding to evaluate"):
         evaluate(generator, [], networks)
+
+
+def test_two_targets_of_a_class_are_refused(generator, networks, make_target):
+    targets = [make_target(RING), make_target(STAR), make_target(STAR, like=STAR)]
+    with pytest.raises(UsageError, match="there are 2 targets of class 3 star; give one embedding"):
+        evaluate(generator, targets, networks, **SMALL)
 
 
 def test_an_embedding_of_another_width_is_refused(generator, networks, make_target):

@@ -79,6 +79,7 @@ def test_to_json_is_strict_json_of_all(make_run):
     [
         ({"min_target_prob": 1.01}, "min-target-prob is 1.01"),
         ({"min_target_prob": float("nan")}, "min-target-prob is nan"),
+        ({"min_target_prob": "0.5"}, "min-target-prob is '0.5'; it must be a number from 0 to 1"),
         ({"by": "looks"}, "by is 'looks'; it may be distance or ms_ssim"),
     ],
 )
