@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,8 +29,8 @@ def select_classes(
 
     ``selection`` is ``"all"``, or ids, names, ranges ``3-7``, presets and ``@file`` separated by
     commas, or an id, or a sequence of ids and names. A file holds one of these on every line; ``#``
-    starts a comment. Raises ``UsageError`` for anything else, with the nearest names for an unknown
-    one.
+    starts a comment. One with a comma in its name has to be the whole selection. Raises
+    ``UsageError`` for anything else, with the nearest names for an unknown one.
     """
     if isinstance(selection, int):
         selection = [selection]
@@ -45,6 +46,8 @@ def select_classes(
 
 
 def _split(text: str) -> list[str]:
+    if text.startswith("@") and os.path.isfile(text[1:]):  # its name may have a comma in it
+        return [text]
     return [part.strip() for part in text.split(",") if part.strip()]
 
 

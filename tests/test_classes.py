@@ -36,6 +36,16 @@ def test_a_preset() -> None:
         select_classes("imagenet-50", LABELS)
 
 
+def test_a_comma_in_the_name_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "a,b.txt"
+    file.write_text("star\n0-1\n", encoding="utf-8")
+    assert select_classes(f"@{file}", LABELS) == (2, 0, 1)
+    (tmp_path / "a").write_text("square", encoding="utf-8")
+    assert select_classes(f"@{tmp_path}/a,disk", LABELS) == (1, 0)
+    with pytest.raises(UsageError, match="cannot read the class file .*/none: No such file"):
+        select_classes(f"@{tmp_path}/none,b.txt", LABELS)
+
+
 def test_a_file(tmp_path: Path) -> None:
     file = tmp_path / "classes.txt"
     file.write_text("\ufeff# the poor ones\nstar\n0-1, 3  # two more\n\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from amfast.cli import options
 from amfast.cli.console import cell, print_json, printable, say, stdout
-from amfast.evaluation.compare import METRICS, Metric, SetName
+from amfast.evaluation.compare import METRICS, Metric, SetName, parse_metrics
 from amfast.evaluation.evaluate import Evaluation, gaps_closed
 from amfast.evaluation.networks import Features
 from amfast.evaluation.rank import rank_run
@@ -57,7 +57,6 @@ def evaluate(
     as_json: options.Json = False,
 ) -> None:
     """Measure diversity and realism: classes as trained, optimised, mixed, and real images."""
-    chosen = METRICS if metrics == "all" else [m.strip() for m in metrics.split(",") if m.strip()]
     started = Listener(
         on_start=lambda classes: say(f"evaluating {classes} classes"),
         on_class=lambda found: say(f"class {found.target.class_id} {found.target.name} is done"),
@@ -66,7 +65,7 @@ def evaluate(
     done = evaluate_path(
         embeddings,
         against=against,
-        metrics=cast(list[Metric], chosen),
+        metrics=cast(list[Metric], parse_metrics(metrics)),
         images_per_class=images_per_class,
         pairs=pairs,
         seed=seed,
@@ -109,24 +108,12 @@ def rank(
 
 def _show(found: Evaluation) -> None:
     """The classes, then all of them together, then what went wrong."""
-    table = Table(
-        title="class as trained -> best trial (mixed, real); share of the gap to real closed",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    table.add_column("class", overflow="fold")
-    names = [m.name for m in found.classes[0].sets["am"]]
-    for name in names:
-        table.add_column(cell(name), justify="right")
-    for of_class in found.classes:
-        gaps = gaps_closed(of_class.sets)
-        cells = [_values(of_class.sets, name, gaps) for name in names]
-        table.add_row(cell(f"{of_class.target.class_id} {of_class.target.name}"), *cells)
-    stdout.print(table)
+    if of_a_class := [m.name for m in found.classes[0].sets["am"]]:
+        _show_classes(found, of_a_class)
     whole = Table(title="all classes together", box=SIMPLE_HEAD, pad_edge=False)
     whole.add_column("")
-    for name in found.overall:
-        whole.add_column(name, justify="right")
+    for of_set in found.overall:
+        whole.add_column(of_set, justify="right")
     for name in dict.fromkeys(m.name for measures in found.overall.values() for m in measures):
         whole.add_row(cell(name), *(_number(_named(m, name)) for m in found.overall.values()))
     for name, sets in gaps_closed(found.overall).items():
@@ -137,6 +124,22 @@ def _show(found: Evaluation) -> None:
         say(f"trial {trial} of class {class_id} {name} failed at step {step}")
     for note in found.notes:
         say(f"note: {note}")
+
+
+def _show_classes(found: Evaluation, names: list[str]) -> None:
+    table = Table(
+        title="class as trained -> best trial (mixed, real); share of the gap to real closed",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("class", overflow="fold")
+    for name in names:
+        table.add_column(cell(name), justify="right")
+    for of_class in found.classes:
+        gaps = gaps_closed(of_class.sets)
+        cells = [_values(of_class.sets, name, gaps) for name in names]
+        table.add_row(cell(f"{of_class.target.class_id} {of_class.target.name}"), *cells)
+    stdout.print(table)
 
 
 def _values(

@@ -221,6 +221,12 @@ class Comparison:
         )
 
 
+def parse_metrics(text: str) -> list[str]:
+    """``"all"``, or names with commas between them; names are looked at where they are used."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return list(METRICS) if "all" in names else names
+
+
 def load_needed(
     networks: Networks, metrics: Collection[Metric]
 ) -> tuple[ModuleClassifier | None, Lpips | None, FeatureNetwork | None]:

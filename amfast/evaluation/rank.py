@@ -11,6 +11,7 @@ from amfast.evaluation.checks import check_share
 from amfast.metrics.embedding import EmbeddingScore
 from amfast.metrics.ranking import FLOOR, Diversity, rank
 from amfast.runs.directory import RunDirectory
+from amfast.runs.imported import open_any_run
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,17 @@ def rank_run(
     ``min_target_prob`` or more (``amfast.metrics.ranking``).
 
     Raises ``UsageError`` for values out of bounds and ``RunError`` for a run that is unfinished or
-    damaged.
+    damaged, and for imported embeddings.
     """
     check_share("min-target-prob", min_target_prob)
     if by not in get_args(Diversity):
         raise UsageError(f"by is {by!r}; it may be {' or '.join(get_args(Diversity))}")
-    directory = RunDirectory.open(Path(run))
+    directory = open_any_run(Path(run))
+    if not isinstance(directory, RunDirectory):
+        raise RunError(
+            f"{run} holds imported embeddings, which have no trials to put in order: "
+            "amfast evaluate measures them"
+        )
     summary = directory.summary()
     try:
         return [_ranked(entry, min_target_prob, by) for entry in summary["classes"]]

@@ -77,7 +77,7 @@ def cached(
             write_tensors(place, _KIND, found.tensors, found.metadata)
     except (RunError, OSError) as error:
         said = reason(error) if isinstance(error, OSError) else error
-        on_note(f"the statistics of a real set are not kept: {said}")
+        on_note(f"the statistics of a real set are not kept in {place.parent}: {said}")
     return found
 
 

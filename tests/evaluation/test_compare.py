@@ -5,7 +5,7 @@ import torch
 
 from amfast.classifiers import load_classifier
 from amfast.evaluation import compare
-from amfast.evaluation.compare import METRICS, Comparison
+from amfast.evaluation.compare import METRICS, Comparison, parse_metrics
 from amfast.evaluation.networks import Networks
 from amfast.evaluation.pictures import class_latents, sample_bytes, to_float
 from amfast.metrics.accuracy import measure_accuracy
@@ -143,6 +143,19 @@ def test_measures_what_was_asked_for_and_no_more(networks, images, metrics, of_c
     one = comparison(networks, metrics, classes=1)
     assert {m.name for m in add(one, STAR, images[STAR])["am"]} == of_class
     assert {m.name for m in one.overall()["am"]} == overall
+
+
+@pytest.mark.parametrize(
+    ("text", "metrics"),
+    [
+        ("all", list(METRICS)),
+        ("all,lpips", list(METRICS)),
+        (" fid ,,lpips", ["fid", "lpips"]),
+        (",", []),
+    ],
+)
+def test_names_of_metrics(text, metrics):
+    assert parse_metrics(text) == metrics
 
 
 def missing():

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from amfast.errors import RunError, UsageError
 from amfast.evaluation.rank import RankedClass, rank_run
+from amfast.exchange import import_embeddings
 from tests.evaluation.conftest import MakeRun, entry, score
 
 
@@ -86,6 +88,13 @@ def test_to_json_is_strict_json_of_all(make_run):
 def test_refuses_options_out_of_bounds(make_run, options, said):
     with pytest.raises(UsageError, match=said):
         rank_run(make_run().path, **options)
+
+
+def test_imported_embeddings_have_nothing_to_rank(tmp_path, generator):
+    np.save(tmp_path / "003_star.npy", generator.class_embeddings[0].numpy())
+    imported = import_embeddings([tmp_path / "003_star.npy"], outdir=tmp_path / "runs")
+    with pytest.raises(RunError, match="imported embeddings, which have no trials .*evaluate"):
+        rank_run(imported.path)
 
 
 GOOD = entry(0, "kite", {0: score(0.9, 0.2)})

@@ -120,7 +120,10 @@ def test_what_cannot_be_kept_is_returned(monkeypatch, home):
     with directory_of_mode(0o555) as path:
         monkeypatch.setenv("AMFAST_HOME", str(path / "home"))
         assert same(work.cached(), KEPT)
-    assert work.notes == ["the statistics of a real set are not kept: permission denied"]
+        kept_in = path / "home" / "statistics"
+    assert work.notes == [
+        f"the statistics of a real set are not kept in {kept_in}: permission denied"
+    ]
     monkeypatch.setenv("AMFAST_HOME", str(home))
     (home / "statistics").mkdir(parents=True)
     with locked(home / "statistics" / "lock"):
