@@ -116,7 +116,7 @@ def _show(found: Evaluation) -> None:
         whole.add_column(of_set, justify="right")
     for name in dict.fromkeys(m.name for measures in found.overall.values() for m in measures):
         whole.add_row(cell(name), *(_number(_named(m, name)) for m in found.overall.values()))
-    for name, sets in gaps_closed(found.overall).items():
+    for name, sets in found.overall_gaps_closed.items():
         shares = (f"{sets[s]:.0f} %" if s in sets else "" for s in found.overall)
         whole.add_row(cell(f"gap in {name} closed"), *shares)
     stdout.print(whole)

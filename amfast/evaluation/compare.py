@@ -47,8 +47,9 @@ class Comparison:
 
     ``pairs`` random pairs of a set's images are compared, the same for every class and set of as
     many images. ``reference`` is the set that FID and precision's like compare with. The images of
-    the set ``alike`` are the same for every class, and count once among the features: as many
-    copies are no more images for FID, and among its copies none has a neighbour. The networks that
+    the set ``alike`` are the same for every class, and their pairs and features count once among
+    all: as many copies are no more images, and among its copies none has a neighbour. ``add_more``
+    takes in others of that set. The networks that
     ``metrics`` need are loaded at once, as ``load_needed`` does.
     """
 
@@ -85,6 +86,10 @@ class Comparison:
         text = json.dumps([*decided, self._pairs, self._seed])
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
+    @property
+    def needs_features(self) -> bool:
+        return self._network is not None
+
     @torch.no_grad()
     def look(self, images: Mapping[SetName, Tensor]) -> dict[SetName, Seen]:
         """What is known of images ``[N, 3, R, R]``, uint8, set by set, whatever class they are of.
@@ -98,19 +103,27 @@ class Comparison:
             self._look_at_pairs(pool, rows, seen)
         judged = None
         if self._network is not None:
-            parts = [self._network(part) for part in self._passes(pool)]
-            features, logits = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+            of_pool = self.look_at_features(pool)
             for name, indices in rows.items():
-                seen[name] |= {"features": features[indices], "logits": logits[indices]}
+                seen[name] |= {what: found[indices] for what, found in of_pool.items()}
             network = self._network
             if isinstance(network, ClassifierFeatures) and network.classifier is self._judge:
-                judged = logits
+                judged = of_pool["logits"]
         if self._judge is not None:
             if judged is None:
                 judged = torch.cat([_judged(self._judge, part) for part in self._passes(pool)])
             for name, indices in rows.items():
                 seen[name]["judged"] = judged[indices]
         return seen
+
+    @torch.no_grad()
+    def look_at_features(self, images: Tensor) -> Seen:
+        """Of images ``[N, 3, R, R]``, uint8, N at least 1; nothing where no metric needs them."""
+        if self._network is None:
+            return {}
+        parts = [self._network(part) for part in self._passes(images)]
+        features, logits = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+        return {"features": features, "logits": logits}
 
     def add(self, class_id: int, seen: Mapping[SetName, Seen]) -> dict[SetName, list[Measure]]:
         """Take in what ``look`` saw of one class; its own measures, set by set."""
@@ -123,16 +136,27 @@ class Comparison:
                     values = of_set[metric]
                 else:
                     continue
-                self._per_image[metric, name].append(values)
                 found[name].append(self._mean(metric, [values]))
+                # Of the same images the judge's hits are others for every class, pairs are not.
+                if metric == "accuracy" or not self._again(name, self._per_image[metric, name]):
+                    self._per_image[metric, name].append(values)
         for name, of_set in _in_order(seen).items():
-            again = name == self._alike and (name in self._moments or name in self._logits)
-            if "features" in of_set and self._network is not None and not again:
-                if self._metrics & {"fid", "neighbours"}:
-                    self._take_features(name, of_set["features"], self._network)
-                if "inception_score" in self._metrics:
-                    self._logits[name].append(of_set["logits"])
+            before = [*self._features.get(name, []), *self._logits.get(name, [])]
+            if not self._again(name, before):
+                self.add_more(name, of_set)
         return found
+
+    def add_more(self, name: SetName, seen: Seen) -> None:
+        """Take in the features of images of a set, whatever class they are of."""
+        if self._network is None or "features" not in seen:
+            return
+        if self._metrics & {"fid", "neighbours"}:
+            self._take_features(name, seen["features"], self._network)
+        if "inception_score" in self._metrics:
+            self._logits[name].append(seen["logits"])
+
+    def _again(self, name: SetName, before: Sequence[Tensor]) -> bool:
+        return name == self._alike and len(before) > 0
 
     def overall(self) -> dict[SetName, list[Measure]]:
         """The measures of all classes together."""
@@ -202,7 +226,9 @@ class Comparison:
         self._moments[name].update(features)
         if "fid" in self._metrics and self._has_distance(name):
             self._groups[name].update(features)
-        kept = _KEPT if name == self._alike else self._kept_per_class
+        kept = self._kept_per_class
+        if name == self._alike:
+            kept = _KEPT - sum(map(len, self._features[name]))
         self._features[name].append(features[:kept])
 
     def _passes(self, pool: Tensor) -> Iterator[Tensor]:

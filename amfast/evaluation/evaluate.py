@@ -62,6 +62,13 @@ class Evaluation:
     overall: dict[SetName, list[Measure]]
     failed: list[tuple[int, str, int, int]]
     notes: list[str]
+    #: Whether the real images are the same for every class, and their pairs count once among all.
+    alike: bool = False
+
+    @property
+    def overall_gaps_closed(self) -> dict[str, dict[SetName, float]]:
+        """``gaps_closed`` of all classes together."""
+        return gaps_closed(self.overall, alike=self.alike)
 
     def to_json(self) -> dict[str, Any]:
         """``evaluation.json``."""
@@ -81,11 +88,11 @@ class Evaluation:
                     "name": found.target.name,
                     "trial": found.target.trial,
                     "why": found.target.why,
-                    **_sets_json(found.sets),
+                    **_sets_json(found.sets, gaps_closed(found.sets)),
                 }
                 for found in self.classes
             ],
-            "overall": _sets_json(self.overall),
+            "overall": _sets_json(self.overall, self.overall_gaps_closed),
             "failed": [
                 {"class_id": class_id, "name": name, "trial": trial, "failed_at": step}
                 for class_id, name, trial, step in self.failed
@@ -94,20 +101,23 @@ class Evaluation:
         }
 
 
-def gaps_closed(sets: Mapping[SetName, list[Measure]]) -> dict[str, dict[SetName, float]]:
+def gaps_closed(
+    sets: Mapping[SetName, list[Measure]], *, alike: bool = False
+) -> dict[str, dict[SetName, float]]:
     """How much of the gap in diversity to the real images is closed, in percent.
 
     Measure -> set -> ``100 (set - original) / (real - original)``: 100 where a set is as diverse as
     the real images, above it where it is more so, below 0 where it is less diverse than the
-    original. For LPIPS and MS-SSIM, over equally many pairs, as sets of the same classes have;
-    absent where the original is as diverse as the real images: where their intervals meet, or less
-    than a fiftieth of the real value lies between.
+    original. For LPIPS and MS-SSIM, over equally many pairs, as sets of the same classes have, but
+    for real images that are ``alike`` for all classes; absent where the original is as diverse as
+    the real images: where their intervals meet, or less than a fiftieth of the real value lies
+    between.
     """
     found: dict[str, dict[SetName, float]] = {}
     by_name = {name: {m.name: m for m in measures} for name, measures in sets.items()}
     for measure, own in by_name.get("original", {}).items():
         real = by_name.get("real", {}).get(measure)
-        if own.unit != "pairs" or real is None or real.n != own.n:
+        if own.unit != "pairs" or real is None or not (alike or real.n == own.n):
             continue
         gap = real.value - own.value
         less, more = (real, own) if measure == "ms_ssim" else (own, real)
@@ -212,6 +222,7 @@ def evaluate(
             else:
                 images["original"] = original
         seen = comparison.look(images)
+        further: Seen = {}
         if real is not None:
             seen["real"], count = _look_at_real(comparison, real, class_id, images_per_class)
             if count < images_per_class and not (real.alike and classes):
@@ -220,7 +231,15 @@ def evaluate(
                     f"{real.name} has {count} images{of_class}, fewer than the "
                     f"{images_per_class} of the other sets"
                 )
+            if real.alike and classes and comparison.needs_features:
+                further = real.further(
+                    len(classes),
+                    images_per_class,
+                    f"{comparison.key}-features",
+                    comparison.look_at_features,
+                )
         classes.append(ClassEvaluation(target, comparison.add(class_id, seen)))
+        comparison.add_more("real", further)
         on_class(classes[-1])
     overall = comparison.overall()
     notes += comparison.notes
@@ -237,6 +256,7 @@ def evaluate(
         overall=overall,
         failed=failed or [],
         notes=notes,
+        alike=real is not None and real.alike,
     )
 
 
@@ -257,8 +277,10 @@ def check_options(
     check_seed(seed)
 
 
-def _sets_json(sets: Mapping[SetName, list[Measure]]) -> dict[str, Any]:
+def _sets_json(
+    sets: Mapping[SetName, list[Measure]], gaps: dict[str, dict[SetName, float]]
+) -> dict[str, Any]:
     return {
         "sets": {name: [m.to_json() for m in measures] for name, measures in sets.items()},
-        "gap_closed_percent": gaps_closed(sets),
+        "gap_closed_percent": gaps,
     }

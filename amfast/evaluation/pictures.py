@@ -49,6 +49,13 @@ class RealImages(ABC):
         """What ``look`` says of those images; a set that knows its content keeps it for ``key``."""
         return look(self.of_class(class_id, count))
 
+    def further(self, part: int, count: int, key: str, look: Look) -> dict[str, Tensor]:
+        """The same of ``count`` others of a set that is ``alike``, empty where there are none left.
+
+        Part 0 is what ``remembered`` looks at; no image is in two parts.
+        """
+        return {}
+
 
 class Renderer(RealImages):
     """What the embedded generator learned from: pictures drawn from fresh latents.
@@ -125,7 +132,7 @@ class FolderImages(RealImages):
     def of_class(self, class_id: int, count: int) -> Tensor:
         images, skipped = self._load(self._sample(class_id, count), count)
         self._skip(skipped)
-        return images
+        return self._some(images, skipped)
 
     def remembered(self, class_id: int, count: int, key: str, look: Look) -> dict[str, Tensor]:
         """Kept among the statistics of real sets, by the content of the class's files.
@@ -134,11 +141,33 @@ class FolderImages(RealImages):
         """
         if self.alike and (count, key) in self._looked_at:
             return self._looked_at[count, key]
-        sample = self._sample(class_id, count)
+        found = self._kept(
+            self._sample(class_id, count),
+            count,
+            key,
+            lambda images, skipped: look(self._some(images, skipped)),
+        )
+        self._looked_at = {(count, key): found}
+        return found
 
+    def further(self, part: int, count: int, key: str, look: Look) -> dict[str, Tensor]:
+        sample = self._folder.sample(count, self._seed, part=part)
+        if not len(sample):
+            return {}
+        return self._kept(
+            sample, (part + 1) * count, key, lambda images, _: look(images) if len(images) else {}
+        )
+
+    def _kept(
+        self,
+        sample: ImageFolder,
+        count: int,
+        key: str,
+        look: Callable[[Tensor, Sequence[Skipped]], dict[str, Tensor]],
+    ) -> dict[str, Tensor]:
         def compute() -> Statistics:
             images, skipped = self._load(sample, count)
-            return Statistics(look(images), {"skipped": skipped_to_text(skipped, sample)})
+            return Statistics(look(images, skipped), {"skipped": skipped_to_text(skipped, sample)})
 
         content = content_hash(sample, self._size)
         found = cached(f"{content}-{key}", compute, on_note=self._note)
@@ -146,7 +175,6 @@ class FolderImages(RealImages):
         if len(skipped) > self._may_skip(sample, count):
             self._load(sample, count)  # kept beside other classes, of more images: says what is bad
         self._skip(skipped)
-        self._looked_at = {(count, key): dict(found.tensors)}
         return dict(found.tensors)
 
     def _sample(self, class_id: int, count: int) -> ImageFolder:
@@ -175,14 +203,17 @@ class FolderImages(RealImages):
             may_skip=self._may_skip(sample, count),
             on_note=self._note,
         )
+        none = torch.empty(0, 3, self._size, self._size, dtype=torch.uint8)
         found = [to_bytes(batch.images).cpu() for batch in loader]
-        if not found:
-            first = loader.skipped[0]
+        return torch.cat(found or [none]), loader.skipped
+
+    def _some(self, images: Tensor, skipped: Sequence[Skipped]) -> Tensor:
+        if not len(images):
             raise RunError(
-                f"none of the {len(sample)} images of a class in {self.name} can be used; the "
-                f"first is {first.path}: {first.reason}"
+                f"none of the {len(skipped)} images of a class in {self.name} can be used; the "
+                f"first is {skipped[0].path}: {skipped[0].reason}"
             )
-        return torch.cat(found), loader.skipped
+        return images
 
     def _skip(self, skipped: Sequence[Skipped]) -> None:
         self.skipped += [found for found in skipped if found not in self.skipped]

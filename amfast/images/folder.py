@@ -76,18 +76,20 @@ class ImageFolder:
         """The images of these classes alone."""
         return replace(self, files=tuple(f for f in self.files if f.class_id in class_ids))
 
-    def sample(self, per_class: int, seed: int) -> ImageFolder:
+    def sample(self, per_class: int, seed: int, *, part: int = 0) -> ImageFolder:
         """``per_class`` images of each class, or of all where there are no classes.
 
-        A class that has fewer gives all. Which ones depends on the seed and the files' paths below
-        ``root`` alone, not on the other classes. Raises ``UsageError`` for less than one.
+        A class that has fewer gives all. Part 1 are as many others, and so on, up to none. Which
+        ones depends on the seed and the files' paths below ``root`` alone, not on the other
+        classes. Raises ``UsageError`` for less than one.
         """
         if per_class < 1:
             raise UsageError(f"{per_class} images of each class were asked for; give at least 1")
         by_class: dict[int | None, list[ImageFile]] = defaultdict(list)
         for file in sorted(self.files, key=lambda file: self._rank(file, seed)):
             by_class[file.class_id].append(file)
-        drawn = {file for files in by_class.values() for file in files[:per_class]}
+        first = part * per_class
+        drawn = {file for files in by_class.values() for file in files[first : first + per_class]}
         return replace(self, files=tuple(file for file in self.files if file in drawn))
 
     def _rank(self, file: ImageFile, seed: int) -> bytes:

@@ -71,6 +71,12 @@ def test_measures_are_matched_by_name_where_a_set_lacks_some():
     assert gaps_closed({}) == {}
 
 
+def test_real_images_of_all_classes_have_fewer_pairs():
+    sets = {"original": [measure(0.2)], "am": [measure(0.3)], "real": [measure(0.4, n=20)]}
+    assert gaps_closed(sets) == {}
+    assert gaps_closed(sets, alike=True) == {"lpips": {"am": pytest.approx(50)}}
+
+
 def test_a_set_of_other_classes_has_no_share():
     sets = {"original": [measure(0.2)], "am": [measure(0.3, n=400)], "real": [measure(0.4)]}
     assert gaps_closed(sets) == {}

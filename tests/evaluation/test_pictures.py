@@ -183,3 +183,17 @@ def test_a_note_is_passed_on_once(tmp_path, monkeypatch):
         real.remembered(class_id, 1, "k", lambda images: {"images": images})
     assert len(notes) == 2
     assert notes[1].startswith("the statistics of a real set are not kept in /dev/null/statistics:")
+
+
+def test_a_part_of_a_flat_folder_may_hold_no_sound_image(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "MOST_SKIPPED", 1.0)
+    root = folder(tmp_path, real=2) / "real"
+    (root / "bad.png").write_bytes(b"")
+    real = opened(root, {0: "disk", 2: "star"})
+    look = [real.further(part, 1, "k", lambda images: {"images": images}) for part in range(4)]
+    assert sorted(len(found) for found in look) == [0, 0, 1, 1] and look[3] == {}
+    assert [skipped.path.name for skipped in real.skipped] == ["bad.png"]
+
+
+def test_a_set_that_knows_no_more_has_none():
+    assert Renderer({0: "disk"}, size=64, seed=0).further(1, 5, "k", lambda images: {}) == {}

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from amfast.errors import RunError, UsageError, WeightsError
+from amfast.evaluation import pictures
 from amfast.evaluation.compare import METRICS, PER_CLASS
 from amfast.evaluation.pictures import FolderImages
 from amfast.evaluation.session import Listener, evaluate_path
@@ -173,7 +174,11 @@ def test_a_flat_folder_counts_once_among_all_classes(make_run, tmp_path):
     found = evaluate_path(run.path, against=tmp_path / "real", **options).evaluation
     of_real = {measure.name: measure.n for measure in found.overall["real"]}
     assert of_real["inception_score[embedded]"] == 12
-    assert of_real["ms_ssim"] == 7 * SMALL["pairs"]
+    assert of_real["ms_ssim"] == of_real["lpips[embedded]"] == SMALL["pairs"]
+    assert {m.name: m.n for m in found.overall["am"]}["ms_ssim"] == 7 * SMALL["pairs"]
+    (same,) = {c.sets["real"][1].value for c in found.classes}
+    (once,) = [m for m in found.overall["real"] if m.name == "ms_ssim"]
+    assert once == found.classes[0].sets["real"][1] and once.value == same
     beside = {measure.name: measure for measure in found.overall["am"]}
     assert beside["recall[embedded]"].n == beside["coverage[embedded]"].n == 12
     assert "12 images are too few" in beside["fid[embedded]"].note
@@ -181,6 +186,31 @@ def test_a_flat_folder_counts_once_among_all_classes(make_run, tmp_path):
     assert [n for n in found.notes if "has 12" in n] == [
         f"{tmp_path}/real has 12 images, fewer than the 20 of the other sets"
     ]
+
+
+def test_all_classes_together_meet_as_many_images_of_a_flat_folder(make_run, tmp_path, monkeypatch):
+    run = make_run((STAR, RING, HOURGLASS))
+    (tmp_path / "real").mkdir()
+    for i in range(100):
+        (tmp_path / "real" / f"{i}.png").write_bytes(encoded(picture(9, 9, seed=i), "PNG"))
+
+    def evaluated(images_per_class):
+        options = {**SMALL, "images_per_class": images_per_class, "metrics": METRICS}
+        found = evaluate_path(run.path, against=tmp_path / "real", **options).evaluation
+        overall = {name: {m.name: m for m in of_set} for name, of_set in found.overall.items()}
+        return found, overall["real"]["inception_score[embedded]"], overall["am"]["fid[embedded]"]
+
+    found, score, fid = evaluated(20)  # parts of 20, 20 and 20
+    assert {c.sets["real"][-1].n for c in found.classes} == {20}
+    assert score.n == 60
+    assert found.overall["am"][0].n == 3 * SMALL["pairs"] and fid.n == 60
+    (tmp_path / "real" / "bad.png").write_bytes(b"no image")
+    monkeypatch.setattr(pictures, "MOST_SKIPPED", 0.05)
+    found, score, fid = evaluated(50)  # 50, 50 and 1
+    assert score.n == 100
+    assert [n for n in found.notes if n.startswith("skipped ")]
+    again, kept, same = evaluated(50)
+    assert (again.to_json(), kept, same) == (found.to_json(), score, fid)
 
 
 def test_a_file_of_a_flat_folder_that_was_skipped_is_listed(make_run, tmp_path):

@@ -155,6 +155,19 @@ def test_samples_are_seeded_and_classes_apart(tmp_path):
         whole.sample(0, seed=1)
 
 
+def test_parts_of_a_sample_have_no_image_in_common(tmp_path):
+    for name, count in (("star", 7), ("disk", 3)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            (tmp_path / name / f"{i}.png").touch()
+    folder = ImageFolder.open(tmp_path, ["star", "disk"])
+    parts = [folder.sample(3, 5, part=part) for part in range(4)]
+    assert [len(part) for part in parts] == [6, 3, 1, 0]
+    assert parts[0] == folder.sample(3, 5)
+    drawn = [file for part in parts for file in part.files]
+    assert sorted(drawn, key=lambda file: file.path) == list(folder.files)
+
+
 def test_a_folder_that_cannot_be_looked_into():
     with directory_of_mode(0) as path, pytest.raises(UsageError, match="into .*permission denied"):
         ImageFolder.open(path)
