@@ -185,12 +185,11 @@ class FolderImages(RealImages):
 
     def _may_skip(self, sample: ImageFolder, count: int) -> int:
         """How many of a class's files: of all classes' so many, less what others have taken up."""
-        if count not in self._most_skipped:  # a rank of every file: once for all classes
+        if count not in self._most_skipped:
             folder = self._folder
             if folder.class_ids:
                 folder = folder.of_classes(self._classes)
-            together = len(folder.sample(count, self._seed))
-            self._most_skipped[count] = int(MOST_SKIPPED * together)
+            self._most_skipped[count] = int(MOST_SKIPPED * folder.sample_size(count))
         mine = {file.path for file in sample.files}
         others = sum(skipped.path not in mine for skipped in self.skipped)
         return self._most_skipped[count] - others

@@ -9,6 +9,8 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 from amfast.errors import UsageError
@@ -62,7 +64,7 @@ class ImageFolder:
             for folder, names in by_folder.items()
             for name in names
         ]
-        return cls(root, tuple(sorted(files, key=lambda file: file.path.parts)))
+        return cls(root, tuple(sorted(files, key=_place)))
 
     def __len__(self) -> int:
         return len(self.files)
@@ -70,11 +72,21 @@ class ImageFolder:
     @property
     def class_ids(self) -> tuple[int, ...]:
         """The classes that have images, in order; none for a folder without classes."""
-        return tuple(sorted({file.class_id for file in self.files if file.class_id is not None}))
+        return tuple(sorted(class_id for class_id in self._by_class if class_id is not None))
+
+    @cached_property
+    def _by_class(self) -> dict[int | None, list[ImageFile]]:
+        """Looked up once for every class, of which there may be as many as a million files."""
+        found: dict[int | None, list[ImageFile]] = defaultdict(list)
+        for file in self.files:
+            found[file.class_id].append(file)
+        return dict(found)
 
     def of_classes(self, class_ids: Collection[int]) -> ImageFolder:
         """The images of these classes alone."""
-        return replace(self, files=tuple(f for f in self.files if f.class_id in class_ids))
+        of_each = [self._by_class.get(class_id, []) for class_id in set(class_ids)]
+        files = of_each[0] if len(of_each) == 1 else sorted(chain(*of_each), key=_place)
+        return replace(self, files=tuple(files))
 
     def sample(self, per_class: int, seed: int, *, part: int = 0) -> ImageFolder:
         """``per_class`` images of each class, or of all where there are no classes.
@@ -85,17 +97,25 @@ class ImageFolder:
         """
         if per_class < 1:
             raise UsageError(f"{per_class} images of each class were asked for; give at least 1")
-        by_class: dict[int | None, list[ImageFile]] = defaultdict(list)
-        for file in sorted(self.files, key=lambda file: self._rank(file, seed)):
-            by_class[file.class_id].append(file)
         first = part * per_class
-        drawn = {file for files in by_class.values() for file in files[first : first + per_class]}
+        drawn: set[ImageFile] = set()
+        for files in self._by_class.values():
+            ranked = sorted(files, key=lambda file: self._rank(file, seed))
+            drawn.update(ranked[first : first + per_class])
         return replace(self, files=tuple(file for file in self.files if file in drawn))
+
+    def sample_size(self, per_class: int) -> int:
+        """How many images ``sample`` takes, without looking for which."""
+        return sum(min(per_class, len(files)) for files in self._by_class.values())
 
     def _rank(self, file: ImageFile, seed: int) -> bytes:
         """A place in a random order that any machine finds again."""
         name = os.fsencode(file.path.relative_to(self.root).as_posix())
         return hashlib.sha256(f"{seed} ".encode() + name).digest()
+
+
+def _place(file: ImageFile) -> tuple[str, ...]:
+    return file.path.parts
 
 
 def _find(root: Path) -> dict[str, list[str]]:

@@ -164,8 +164,23 @@ def test_parts_of_a_sample_have_no_image_in_common(tmp_path):
     parts = [folder.sample(3, 5, part=part) for part in range(4)]
     assert [len(part) for part in parts] == [6, 3, 1, 0]
     assert parts[0] == folder.sample(3, 5)
+    for per_class in (1, 5, 9):
+        assert folder.sample_size(per_class) == len(folder.sample(per_class, 5))
     drawn = [file for part in parts for file in part.files]
     assert sorted(drawn, key=lambda file: file.path) == list(folder.files)
+
+
+def test_some_classes_keep_the_order_of_paths(tmp_path):
+    for name in ("a", "b", "c"):
+        for i in range(3):
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / f"{i}.png").touch()
+    folder = ImageFolder.open(tmp_path, ["c", "b", "a"])
+    assert folder.class_ids == (0, 1, 2)
+    for class_ids in ([0], [0, 2], {1, 2, 0}, [2, 2], [7], []):
+        found = folder.of_classes(class_ids)
+        assert found.files == tuple(f for f in folder.files if f.class_id in class_ids)
+        assert found.class_ids == tuple(sorted({0, 1, 2} & set(class_ids)))
 
 
 def test_a_folder_that_cannot_be_looked_into():
