@@ -50,8 +50,10 @@ class DaliLoader:
             self.pool.submit(self._decode, _tiny_jpeg()).result()  # what is missing shows only then
         except Exception as error:  # of CUDA's runtime, of the driver, of DALI
             said = " ".join(str(error).split())[:300]
+            driver = ", or, with a driver of CUDA 12, pip install nvidia-dali-cuda120"
             raise UsageError(
                 f"DALI cannot decode on {device} ({said}): use the backend pillow"
+                f"{driver if device.type == 'cuda' else ''}"
             ) from None
 
     def load(self, paths: Sequence[Path]) -> list[Tensor | Reason]:

@@ -18,7 +18,7 @@ from amfast.errors import RunError, UsageError
 from amfast.imagenet import imagenet_labels
 from amfast.images import dali_loader, vetting
 from amfast.images.folder import ImageFolder
-from amfast.images.loader import ImageLoader
+from amfast.images.loader import ImageLoader, _dali_is_installed
 from tests.images.pictures import bad_files, encoded, good_files, picture
 
 BACKENDS = ("pillow", "dali")
@@ -227,6 +227,31 @@ def test_which_backend_serves(tmp_path, monkeypatch):
         served("dali")
     monkeypatch.setattr("amfast.images.loader.find_spec", lambda name: None)
     assert served() == "pillow" and len(notes) == 1
+
+
+def test_a_driver_that_is_too_old_is_told_what_serves(monkeypatch):
+    def broken(self: object, jpeg: object) -> None:
+        raise RuntimeError("CUDA driver version is insufficient")
+
+    monkeypatch.setattr(dali_loader.DaliLoader, "_decode", broken)
+    said = r"on cuda:0 .CUDA driver.*use the backend pillow, or, .* CUDA 12, .*nvidia-dali-cuda120"
+    with pytest.raises(UsageError, match=said):
+        dali_loader.DaliLoader(8, torch.device("cuda", 0))
+
+
+@pytest.mark.gpu
+def test_a_gpu_decodes_the_same(tmp_path):
+    """With nvJPEG, which the CPU's test cannot show; where DALI cannot, Pillow serves and why."""
+    folder = lay(tmp_path, good_files())
+    wanted = load(folder, "pillow")
+    notes: list[str] = []
+    loader = ImageLoader(folder, 32, device="cuda", on_note=notes.append)
+    assert loader.backend == "dali" or "cuda" in " ".join(notes) or not _dali_is_installed()
+    for batch in loader:
+        assert batch.images.device.type == "cuda"
+        for file, image in zip(batch.files, batch.images.cpu(), strict=True):
+            assert (image - wanted[file.path.name]).abs().max() <= 2 / 127.5 + 1e-6, file.path
+    assert loader.skipped == []
 
 
 def test_arguments(tmp_path):
