@@ -18,6 +18,9 @@ from amfast.cli import (
     reproduce,
     run,
     sample,
+    study,
+    weights,
+)
     weights,
 )
 from amfast.cli.console import complain
@@ -30,10 +33,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_COMMANDS = (
-    run, sample, diagnose, evaluate, reproduce, export, importing, classes, weights, doctor,
-)  # fmt: skip
-for module in _COMMANDS:
+MODULES = (
+    run,
+    sample,
+    diagnose,
+    evaluate,
+    study,
+    reproduce,
+    export,
+    importing,
+    classes,
+    weights,
+    doctor,
+)
+for module in MODULES:
     module.register(app)
 
 
