@@ -62,8 +62,6 @@ def read_answers(path: Path, key: Key) -> Answers:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"])) or "the file"
         raise RunError(f"{path} is not a file of answers: {where}: {problem['msg']}") from None
-    except RecursionError:
-        raise RunError(f"{path} is not a file of answers: it is nested too deeply") from None
     if found.study != key.study:
         raise RunError(
             f"{path} is of another study, {found.study[:40]!r}, not {key.study}: score it with the "

@@ -85,7 +85,8 @@ def read_key(path: Path) -> Key:
     numbers = [question.question for question in key.questions]
     sides = [{question.left.set, question.right.set} for question in key.questions]
     if (
-        numbers != list(range(1, len(numbers) + 1))
+        not numbers
+        or numbers != list(range(1, len(numbers) + 1))
         or any(len(pair) != 2 for pair in sides)
         or hash_images(key.questions) != key.images_sha256
         or not key.images_sha256.startswith(key.study)

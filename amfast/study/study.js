@@ -9,12 +9,12 @@
   const words = {
     diversity: {
       ask: (name) => `Which panel shows more diverse images of “${name}”?`,
-      hint: "How much do the 64 images of a panel differ from one another? How good they look does not matter here.",
+      hint: "How much do a panel's 64 images differ from one another? Not how good they look.",
       images: 64,
     },
     realism: {
       ask: (name) => `Which panel shows more realistic images of “${name}”?`,
-      hint: "How real do the 9 images of a panel look? How much they differ from one another does not matter here.",
+      hint: "How real do a panel's 9 images look? Not how much they differ from one another.",
       images: 9,
     },
   };
@@ -74,7 +74,6 @@
 
   const ask = (focus) => {
     const { kind, name, panels: images } = questions[state.at];
-    of("asking").dataset.kind = kind;
     of("number").textContent = `Question ${state.at + 1} of ${questions.length}`;
     of("progress").value = state.answers.length;
     of("question").textContent = words[kind].ask(name);
