@@ -15,12 +15,11 @@ from amfast.cli import (
     evaluate,
     export,
     importing,
+    plot,
     reproduce,
     run,
     sample,
     study,
-    weights,
-)
     weights,
 )
 from amfast.cli.console import complain
@@ -38,6 +37,7 @@ MODULES = (
     sample,
     diagnose,
     evaluate,
+    plot,
     study,
     reproduce,
     export,

@@ -25,7 +25,7 @@ def run(tmp_path, finished):
 
 def write_answers(path: Path, study: Path, value: int, participant: int) -> Path:
     key = json.loads((study / "key.json").read_text())
-    now = int(time.time() * 1000)
+    now = int(time.time() * 1000) + participant  # nobody clicks in the same milliseconds
     answers = [{"question": q["question"], "value": value, "at": now} for q in key["questions"]]
     lines = [key["study"], f"{participant:032x}", f"{now} {now}"]
     lines += [f"{a['question']} {a['value']} {a['at']}" for a in answers]
