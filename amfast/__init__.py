@@ -15,7 +15,9 @@ from amfast.generators import Generator, GeneratorSpec, load_generator
 from amfast.metrics.lpips import load_lpips
 from amfast.optimize.engine import Progress, TrialResult
 from amfast.optimize.trials import Trial
+from amfast.plots import plot_run
 from amfast.sampler import Sampler
+from amfast.study import make_study, score_study
 
 __version__ = "0.1.0"
 
@@ -40,7 +42,10 @@ __all__ = [
     "load_classifier",
     "load_generator",
     "load_lpips",
+    "make_study",
     "optimize",
+    "plot_run",
     "rank_run",
+    "score_study",
     "wrap_module",
 ]
