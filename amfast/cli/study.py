@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
 
 @commands.command()
 def make(
-    run: Annotated[Path, typer.Argument(help="A run directory, or an embeddings file.")],
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
     out: Annotated[
         Path | None,
         typer.Option(help="The directory to write; RUN/study without it.", metavar="DIR"),
@@ -68,6 +68,7 @@ def make(
         weights=weights,
         min_target_prob=min_target_prob,
         device=device,
+        on_class=lambda name: say(f"{name} is done"),
     )
     for note in made.notes:
         say(f"note: {note}")

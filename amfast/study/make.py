@@ -23,7 +23,7 @@ from amfast.evaluation.pictures import class_latents, sample_bytes
 from amfast.evaluation.subject import Subject, open_subject
 from amfast.metrics.ranking import FLOOR
 from amfast.pages import Page
-from amfast.runs.files import refuse_existing, write_directory
+from amfast.runs.files import refuse_existing, refuse_unwritable, write_directory
 from amfast.study.key import ID_LENGTH, Key, Kind, Question, SetName, Side, hash_images
 from amfast.study.panels import encode_pair
 
@@ -80,20 +80,22 @@ def make_study(
     50 are asked about; without one it is drawn, so that nobody can work the sides out. The other
     arguments are those of ``open_subject``.
 
-    Raises ``UsageError`` for a seed or classes that are out of bounds and more than 100 classes,
-    ``RunError`` where ``out`` exists or cannot be written, where no class has an original to
-    compare with and for images that are not finite, and as ``open_subject`` does.
+    Raises ``UsageError`` for a seed or classes that are out of bounds, more than 100 classes and a
+    file in place of a directory, ``RunError`` where ``out`` exists or cannot be written, where no
+    class has an original to compare with and for images that are not finite, and as
+    ``open_subject`` does.
     """
     seed = secrets.randbelow(2**32) if seed is None else seed
     check_seed(seed)
     source = Path(run)
-    directory = (
-        (source / "study" if source.is_dir() else Path("study")) if out is None else Path(out)
-    )
+    if source.is_file():
+        raise UsageError(
+            f"{source} is a file: give a run directory, or import it with amfast import"
+        )
+    directory = source / "study" if out is None else Path(out)
     refuse_existing(directory)
-    if out is not None and not directory.parent.is_dir():
-        raise RunError(f"cannot write {directory}: {directory.parent} is not a directory")
     subject = open_subject(source, weights=weights, device=device, min_target_prob=min_target_prob)
+    refuse_unwritable(directory)
     targets, notes = _choose(subject, classes, random.Random(f"{seed}/classes"))
     asked: list[tuple[Question, dict[str, Any]]] = []
     for target in targets:

@@ -47,6 +47,7 @@ def test_the_real_command_makes_a_study(tmp_path, run):
     done = amfast("study", "run", *MAKE, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "wrote run/study/index.html: 4 questions, 0." in done.stderr
+    assert done.stderr.startswith("disk is done\nsquare is done\n")
     assert "give participants this file alone" in done.stderr
     assert "wrote run/study/key.json: which side is which" in done.stderr
     assert listing(run / "study") == ["index.html", "key.json"]
@@ -95,11 +96,12 @@ def test_refusals(tmp_path, run, invoke):
     for arguments, code, said in (
         (("none",), 1, "none is not there: give a run directory"),
         ((".",), 1, "cannot read run.json"),
+        (("run/run.json",), 2, "run/run.json is a file: give a run directory"),
         (("run", "--seed", "-1"), 2, "seed is -1"),
         (("run", "--classes", "moon"), 2, "unknown class 'moon'"),
         (("run", "--classes", "7"), 2, "class 7 does not exist"),
         (("run", "--out", "run"), 1, "run exists already"),
-        (("run", "--out", "no/where"), 1, "no/where: no is not a directory"),
+        (("run", "--out", "no/where"), 1, "cannot write no/where: no such file"),
         (("score", "none.json"), 1, "there is no key.json in . or here: give --key"),
         (("score", "none.json", "--key", "none"), 1, "cannot read none: no such file"),
         (("score", "none.json", "--key", "run/run.json"), 1, "is not the key of a study"),

@@ -90,10 +90,15 @@ def test_equal_seeds_give_equal_studies_and_others_other_sides(run: Path, study:
     assert other.key.study != study.key.study
 
 
-def test_sides_and_order_are_decided_by_the_seed(run: Path) -> None:
+def test_sides_and_order_are_decided_by_the_seed(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Over many seeds both sides come up, in no step with the order or the other kind."""
+    subject = open_subject(run, device="cpu")
+    monkeypatch.setattr(make, "open_subject", lambda *a, **o: subject)
+    monkeypatch.setattr(make, "encode_pair", lambda left, right: (b"left", b"right"))
     made = []
-    for seed in range(12):
+    for seed in range(16):
         found = make_study(run, out=run / f"s{seed}", classes="star", seed=seed, device="cpu")
         made.append({q.kind: (q.left.set, q.question) for q in found.key.questions})
     assert {sides["diversity"][0] for sides in made} == {"original", "am"}
@@ -144,7 +149,7 @@ def test_a_study_is_never_written_over(run: Path) -> None:
     (run / "study").mkdir()
     with pytest.raises(RunError, match="study exists already: choose another name"):
         make_study(run, device="cpu")
-    with pytest.raises(RunError, match="nowhere is not a directory"):
+    with pytest.raises(RunError, match="cannot write .*nowhere/study: no such file"):
         make_study(run, out=run / "nowhere" / "study", device="cpu")
     assert not list((run / "study").iterdir())
 
