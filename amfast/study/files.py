@@ -18,8 +18,6 @@ def read_bounded(path: Path, most: int, what: str) -> bytes:
             data = file.read(most + 1)
     except OSError as error:
         raise RunError(f"cannot read {path}: {reason(error)}") from None
-    except ValueError as error:  # a null character in the name
-        raise RunError(f"cannot read {str(path)!r}: {error}") from None
     if len(data) > most:
         raise RunError(f"{path} is larger than {most >> 10} KiB, which {what} never is")
     return data

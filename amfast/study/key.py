@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -63,6 +64,13 @@ class Key(BaseModel):
     questions: list[Question]
 
 
+def draw_sides(seed: int, class_id: int, kind: Kind) -> list[SetName]:
+    """Whose images are left and right: decided by the seed for each question alone."""
+    sides: list[SetName] = ["original", "am"]
+    random.Random(f"{seed}/{class_id}/{kind}/sides").shuffle(sides)
+    return sides
+
+
 def hash_images(questions: Iterable[Question]) -> str:
     """The SHA-256 of the panels' own, left and right, in the page's order.
 
@@ -83,17 +91,19 @@ def read_key(path: Path) -> Key:
         where = ".".join(map(str, problem["loc"])) or "the file"
         raise RunError(f"{path} is not the key of a study: {where}: {problem['msg']}") from None
     numbers = [question.question for question in key.questions]
-    sides = [{question.left.set, question.right.set} for question in key.questions]
     if (
         not numbers
         or numbers != list(range(1, len(numbers) + 1))
-        or any(len(pair) != 2 for pair in sides)
+        or any(
+            [q.left.set, q.right.set] != draw_sides(key.seed, q.class_id, q.kind)
+            for q in key.questions
+        )
         or hash_images(key.questions) != key.images_sha256
         or not key.images_sha256.startswith(key.study)
         or len(key.study) != ID_LENGTH
     ):
         raise RunError(
-            f"{path} is damaged: its questions do not give its study id; use the key.json that "
-            "amfast study wrote beside the page"
+            f"{path} is damaged: its questions are not those of its seed and study "
+            "id; use the key.json that amfast study wrote beside the page"
         )
     return key

@@ -24,7 +24,16 @@ from amfast.evaluation.subject import Subject, open_subject
 from amfast.metrics.ranking import FLOOR
 from amfast.pages import Page
 from amfast.runs.files import refuse_existing, refuse_unwritable, write_directory
-from amfast.study.key import ID_LENGTH, Key, Kind, Question, SetName, Side, hash_images
+from amfast.study.key import (
+    ID_LENGTH,
+    Key,
+    Kind,
+    Question,
+    SetName,
+    Side,
+    draw_sides,
+    hash_images,
+)
 from amfast.study.panels import encode_pair
 
 #: Images to a side of a panel (paper, section 3.6).
@@ -191,9 +200,7 @@ def _questions(
         sets[name] = images
     asked, first = [], 0
     for kind, side in GRID.items():
-        stream = random.Random(f"{seed}/{target.class_id}/{kind}/sides")
-        names: list[SetName] = ["original", "am"]
-        stream.shuffle(names)
+        names = draw_sides(seed, target.class_id, kind)
         rows = torch.arange(first, first + side**2)
         first += side**2
         panels = encode_pair(*(sets[name][rows] for name in names))

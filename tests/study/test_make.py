@@ -119,6 +119,12 @@ def test_the_key_is_read_back_as_it_was_written(study: Study) -> None:
     assert key.generator_fingerprint == fingerprint
 
 
+def swap(question: dict[str, Any]) -> None:
+    """Let AM's answers count for the original."""
+    left, right = question["left"], question["right"]
+    left["set"], right["set"] = right["set"], left["set"]
+
+
 NONE_ASKED = hash_images([])
 NO_QUESTIONS = {"questions": [], "images_sha256": NONE_ASKED, "study": NONE_ASKED[:16]}
 
@@ -130,6 +136,8 @@ NO_QUESTIONS = {"questions": [], "images_sha256": NONE_ASKED, "study": NONE_ASKE
         (lambda key: key["questions"].reverse(), "is damaged"),
         (lambda key: key["questions"][0]["left"].update(sha256="0" * 64), "is damaged"),
         (lambda key: key["questions"][0]["left"].update(key["questions"][0]["right"]), "damaged"),
+        (lambda key: swap(key["questions"][1]), "is damaged"),
+        (lambda key: key.update(seed=key["seed"] + 1), "is damaged"),
         (lambda key: key.update(study=""), "is damaged"),
         (lambda key: key.update(NO_QUESTIONS), "is damaged"),
         (lambda key: key.update(format="amfast-run"), "is not the key of a study: format"),
