@@ -85,7 +85,7 @@ CLASSIFIERS = {
     "classifier-unseen": Schooling(UNSEEN_SHAPES),
     "classifier-again": Schooling(GENERATOR_SHAPES, seed=1),
     "classifier-undisturbed": Schooling(GENERATOR_SHAPES, disturbed=False),
-    "classifier-robust": Schooling(GENERATOR_SHAPES, attack=4.0),
+    "classifier-robust": Schooling(GENERATOR_SHAPES, attack=1.5),
 }
 
 

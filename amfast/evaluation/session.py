@@ -139,8 +139,8 @@ def open_real(
 ) -> RealImages | None:
     """The real images of ``classes`` (id -> name) that ``against`` names, None for ``"original"``.
 
-    A folder's are found by the names or ids that ``labels`` gives, asked for a folder alone. Errors are those of ``Renderer`` and
-    ``FolderImages``.
+    A folder's are found by the names or ids that ``labels`` gives, which is asked for a folder
+    alone. Errors are those of ``Renderer`` and ``FolderImages``.
     """
     if against is None:
         against = RENDERER if generator == "embedded" else ORIGINAL
