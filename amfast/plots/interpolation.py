@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from amfast.api import rows_by_name
 from amfast.errors import RunError
-from amfast.evaluation.evaluate import check_seed
+from amfast.evaluation.checks import check_seed
 from amfast.evaluation.pictures import class_latents
 from amfast.evaluation.subject import open_subject
-from amfast.generators import Generator
 from amfast.images.picture import to_bytes
+from amfast.interpolation import between, frame_images
 from amfast.plots.canvas import new_figure, shown
 from amfast.plots.choice import pick_class
 
@@ -48,13 +47,12 @@ def draw_interpolation(
     first = "original" if own else "mean"
     end = target.embedding.to(start)
     z = class_latents(generator, target.class_id, 2, seed)  # [2, D]
-    share = torch.linspace(0, 1, _FRAMES, device=z.device)[:, None]
-    between_z, between_c = torch.lerp(z[0], z[1], share), torch.lerp(start, end, share)
+    between_z, between_c = between(z[0], z[1], _FRAMES), between(start, end, _FRAMES)
     strips = {
-        f"{first}\n$z_1$ to $z_2$": _images(generator, start.expand_as(between_c), between_z),
-        "AM\n$z_1$ to $z_2$": _images(generator, end.expand_as(between_c), between_z),
-        f"$z_1$\n{first} to AM": _images(generator, between_c, z[0].expand_as(between_z)),
-        f"$z_2$\n{first} to AM": _images(generator, between_c, z[1].expand_as(between_z)),
+        f"{first}\n$z_1$ to $z_2$": frame_images(generator, start[None], between_z),
+        "AM\n$z_1$ to $z_2$": frame_images(generator, end[None], between_z),
+        f"$z_1$\n{first} to AM": frame_images(generator, between_c, z[:1]),
+        f"$z_2$\n{first} to AM": frame_images(generator, between_c, z[1:]),
     }
     figure, axes = new_figure(len(strips), 1, width=8, height=0.4 + 0.85 * len(strips))
     for (axis,), (label, images) in zip(axes, strips.items(), strict=True):
@@ -68,13 +66,3 @@ def draw_interpolation(
         axis.set_ylabel(label, rotation=0, ha="right", va="center", parse_math=True)
     figure.suptitle(f"{shown(target.name)}, trial {target.trial}", fontsize=10)
     return figure
-
-
-@torch.no_grad()
-def _images(generator: Generator, embeddings: Tensor, latents: Tensor) -> Tensor:
-    """Images ``[N, 3, R, R]`` of embeddings ``[N, E]``, each at its own latent ``[N, D]``."""
-    parts = [
-        generator(embedding[None], latent[None, None])
-        for embedding, latent in zip(embeddings, latents, strict=True)
-    ]
-    return torch.cat(parts).float().cpu()

@@ -15,13 +15,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Columns of a trial's history.
-_COLUMNS = ("mean target log-probability", "mean target probability")
+_COLUMNS = (
+    "mean target log-probability",
+    "mean target probability",
+    "distance of a step's images",
+)
 #: So many trials are told apart and named; of more, one line is like another.
 _NAMED = 8
 
 
 def draw_trajectories(run: Path, class_name: str | None) -> Figure:
-    """The target's mean log-probability and probability by step, a line for every finished trial.
+    """The history of every finished trial, a line for each: the target's mean log-probability and
+    probability, and how far a step's images are from each other.
 
     Of one class, where ``class_name`` says which, or of all. Raises ``UsageError`` for a class that
     is not the run's, and ``RunError`` for a directory that is no run or has no finished trial.
@@ -37,7 +42,7 @@ def draw_trajectories(run: Path, class_name: str | None) -> Figure:
         raise RunError(f"{run} has no finished trial to draw: resume it")
     few = len(finished) <= _NAMED
     looks = {"lw": 1.2} if few else {"lw": 0.7, "color": COLOURS["am"], "alpha": 0.4}
-    figure, axes = new_figure(1, len(_COLUMNS), width=10 if few else 8, height=3.2)
+    figure, axes = new_figure(1, len(_COLUMNS), width=13 if few else 11, height=3.2)
     for column, axis in enumerate(axes[0]):
         for trial, result in finished.items():
             label = f"{shown(names[trial.class_id])}, trial {trial.index}"

@@ -18,7 +18,8 @@ from torch import Tensor
 from amfast.api import rows_by_name
 from amfast.classes import select_classes
 from amfast.errors import RunError, UsageError
-from amfast.evaluation.evaluate import Target, check_seed
+from amfast.evaluation.checks import check_seed
+from amfast.evaluation.evaluate import Target
 from amfast.evaluation.pictures import class_latents, sample_bytes
 from amfast.evaluation.subject import Subject, open_subject
 from amfast.metrics.ranking import FLOOR

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from amfast.errors import RunError, UsageError
-from amfast.evaluation.evaluate import check_seed
+from amfast.evaluation.checks import check_seed
 from amfast.metrics.measure import bootstrap_means, percentile_interval
 from amfast.study.answers import Answers, read_answers
 from amfast.study.key import Key, Kind, read_key

@@ -199,8 +199,8 @@ def test_trajectories_are_the_history_of_the_trials(run: Path) -> None:
     with style():
         every = draw_trajectories(run, None)
         one = draw_trajectories(run, "11")
-    assert [len(axes.lines) for axes in every.axes] == [4, 4]
-    assert [len(axes.lines) for axes in one.axes] == [2, 2]
+    assert [len(axes.lines) for axes in every.axes] == [4, 4, 4]
+    assert [len(axes.lines) for axes in one.axes] == [2, 2, 2]
     assert [line.get_label() for line in one.axes[0].lines] == [
         "hourglass, trial 0",
         "hourglass, trial 1",
@@ -272,6 +272,6 @@ def test_figures_that_are_not_finite_are_refused(
     def broken(*arguments: object) -> torch.Tensor:
         return torch.full((9, 3, 8, 8), torch.nan)
 
-    monkeypatch.setattr(interpolation, "_images", broken)
+    monkeypatch.setattr(interpolation, "frame_images", broken)
     with pytest.raises(RunError, match="images of class star .* are not finite"):
         plot_run(run, "4", class_name="star", device="cpu")
