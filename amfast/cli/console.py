@@ -10,13 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from amfast.text import printable as printable
+
 stdout = Console()
 stderr = Console(stderr=True)
-
-
-def printable(text: str) -> str:
-    """Text with the control characters of a hostile name shown, not obeyed."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def cell(text: str) -> str:

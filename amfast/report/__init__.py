@@ -1,0 +1,7 @@
+"""A run directory as one page to open, look at and pass on."""
+
+from __future__ import annotations
+
+from amfast.report.write import Report, write_report
+
+__all__ = ["Report", "write_report"]
