@@ -16,6 +16,7 @@ from amfast.metrics.lpips import load_lpips
 from amfast.optimize.engine import Progress, TrialResult
 from amfast.optimize.trials import Trial
 from amfast.plots import plot_run
+from amfast.report import write_report
 from amfast.sampler import Sampler
 from amfast.study import make_study, score_study
 
@@ -48,4 +49,5 @@ __all__ = [
     "rank_run",
     "score_study",
     "wrap_module",
+    "write_report",
 ]

@@ -16,6 +16,7 @@ from amfast.cli import (
     export,
     importing,
     plot,
+    report,
     reproduce,
     run,
     sample,
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 MODULES = (
     run,
+    report,
     sample,
     diagnose,
     evaluate,

@@ -118,13 +118,16 @@ class RunDisplay(Listener):
     def _scoring(self) -> None:
         self._say("scoring every trial on fresh latents")
 
+    def reporting(self) -> None:
+        self._say("writing the report")
+
 
 def _span(first: int, last: int) -> str:
     return str(last) if first == last else f"{first}-{last}"
 
 
-def show_summary(outcome: Outcome) -> None:
-    """A table per class: what each score was and is, original -> best trial."""
+def show_summary(outcome: Outcome, report: Path | None) -> None:
+    """A table per class: what each score was and is, original -> best trial; then the files."""
     title = "class embedding as trained -> best trial, on fresh latents"
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("class", overflow="fold")
@@ -154,6 +157,7 @@ def show_summary(outcome: Outcome) -> None:
     if outcome.seconds_per_trial is not None:
         stdout.print(f"{outcome.seconds_per_trial:.2f} seconds per trial", highlight=False)
     for what, path in (
+        *([("open", report)] if report else []),
         ("look at", directory.picture_path),
         ("figures", directory.summary_path),
         ("embeddings", directory.embeddings_path),

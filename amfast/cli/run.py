@@ -15,6 +15,7 @@ from amfast.cli.console import complain, print_json
 from amfast.cli.progress import RunDisplay, show_plan, show_summary
 from amfast.cli.weights import fetch_all
 from amfast.device import keep_freed_memory
+from amfast.report import Report, report_if_possible
 from amfast.runs.directory import STATE_FILE
 from amfast.runs.plan import plan_run
 from amfast.runs.session import Job, execute, prepare
@@ -100,6 +101,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what the run would take.")
     ] = False,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="End with the report of the run.")
+    ] = True,
     as_json: options.Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
@@ -141,9 +145,14 @@ def run(
     if dry_run:
         return _show_plan(job, as_json=as_json)
 
+    written: Report | None = None
     with RunDisplay(job.config, quiet=quiet) as display:
         try:
             outcome = execute(job, outdir, resume=resume, listener=display)
+            if report:
+                display.reporting()
+                path = outcome.directory.path
+                written = report_if_possible(path, job.generator, on_failure=complain)
         except KeyboardInterrupt:
             display.close()
             complain(_how_to_resume(display.run_dir))
@@ -157,9 +166,15 @@ def run(
             "summary": directory.summary_path,
             "picture": directory.picture_path,
         }
-        print_json({**{key: str(path) for key, path in paths.items()}, **outcome.summary})
+        print_json(
+            {
+                **{key: str(path) for key, path in paths.items()},
+                "report": None if written is None else str(written.path),
+                **outcome.summary,
+            }
+        )
     elif not quiet:
-        show_summary(outcome)
+        show_summary(outcome, None if written is None else written.path)
     if failed:
         names = ", ".join(
             f"{job.label(t.trial.class_id)} {t.trial.index} at step {t.failed_at}"

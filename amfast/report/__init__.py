@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from amfast.report.write import Report, write_report
+from amfast.report.write import Report, report_if_possible, write_report
 
-__all__ = ["Report", "write_report"]
+__all__ = ["Report", "report_if_possible", "write_report"]

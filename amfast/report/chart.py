@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 #: Of every chart, in the units of its viewBox; and of the plot within it.
 WIDTH, HEIGHT = 480, 340
 LEFT, RIGHT, TOP, BOTTOM = 58, 464, 14, 288
+
+#: Where a label may be, and about how large its letters are.
+_PLACES = (("start", 8, -6), ("start", 8, 14), ("end", -8, -6), ("end", -8, 14))
+_LETTER, _LINE = 6.8, 12
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,9 @@ class Mark:
     title: str
     trial: int | None = None
     label: str = ""
+    #: Of the label, from the mark; with "end" it ends there.
+    offset: tuple[float, float] = (8, -6)
+    anchor: str = "start"
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,28 @@ class Chart:
         )
 
 
+def place_labels(marks: Sequence[Mark]) -> list[Mark]:
+    """Labels beside their marks where they cover no other; those that would are left out."""
+    taken: list[tuple[float, float, float, float]] = []
+    placed = []
+    for mark in marks:
+        place = None
+        for anchor, x, y in _PLACES if mark.label else ():
+            width = _LETTER * len(mark.label)
+            left = mark.x + x - (width if anchor == "end" else 0)
+            box = (left, mark.y + y - _LINE, left + width, mark.y + y)
+            if box[0] >= LEFT and box[2] <= WIDTH and not any(_meet(box, t) for t in taken):
+                place = replace(mark, offset=(x, y), anchor=anchor)
+                taken.append(box)
+                break
+        placed.append(place or replace(mark, label=""))
+    return placed
+
+
+def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
 def horizontal(title: str, values: Iterable[float]) -> Axis:
     return _axis(title, values, LEFT, RIGHT)
 
@@ -88,9 +117,8 @@ def _axis(title: str, values: Iterable[float], start: float, end: float) -> Axis
     count = round((high - low) / step)
     ticks = [low + i * step for i in range(count + 1)]
     axis = Axis(title, low, high, start, end, [])
-    axis.ticks.extend(
-        (axis(tick), label) for tick, label in zip(ticks, _labels(ticks, step), strict=True)
-    )
+    labels = _labels(ticks, step)
+    axis.ticks.extend((axis(tick), label) for tick, label in zip(ticks, labels, strict=True))
     return axis
 
 

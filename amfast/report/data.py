@@ -117,9 +117,12 @@ def read_run(path: Path) -> RunData:
     by_key = {(t.class_id, t.index): result for t, result in results.items()}
     about = json.loads(read_bytes(path / "run.json"))
     notes = [printable(str(note)) for note in about.get("notes", [])]
-    notes += [
-        f"{printable(file.name)} is damaged, so its trial has no pictures" for file in damaged
-    ]
+    if damaged:
+        first, more = damaged[0].name, f" and {len(damaged) - 1} more" if damaged[1:] else ""
+        notes.append(
+            f"{first}{more} cannot be used, being damaged or of another version of amfast: the "
+            "page lacks pictures and curves of those trials"
+        )
     classes: list[ClassData] = []
     number = 0
     for found in ranked:

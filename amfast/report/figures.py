@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from amfast.api import rows_by_name
 from amfast.generators.protocol import Generator
-from amfast.report.chart import Chart, Guide, Mark, horizontal, vertical
+from amfast.report.chart import Chart, Guide, Mark, horizontal, place_labels, vertical
 from amfast.report.data import EvaluationData, RunData
 from amfast.report.embedding_map import principal_plane
 
@@ -95,8 +96,15 @@ def map_chart(generator: Generator, run: RunData) -> tuple[Chart, tuple[float, f
     ((x, y),) = plane(table.mean(dim=0, keepdim=True)).tolist()
     marks.append(Mark(x, y, "mean", "mean of all class embeddings"))
     first, second = plane.shares
-    chart = _scatter(marks, f"first component ({first:.0%})", f"second component ({second:.0%})")
-    return _placed(chart), plane.shares
+    chart = _placed(
+        _scatter(marks, f"first component ({first:.0%})", f"second component ({second:.0%})")
+    )
+    if len(found) <= _CURVES:
+        starts = {mark.title: mark for mark in chart.marks if mark.kind != "am"}
+        for mark, (of_class, _, _) in zip(chart.marks, found, strict=False):
+            start = starts.get(f"{of_class.name}, as trained", chart.marks[-1])
+            chart.lines.append(("spoke", f"{start.x:g},{start.y:g} {mark.x:g},{mark.y:g}"))
+    return replace(chart, marks=place_labels(chart.marks)), plane.shares
 
 
 def trajectory_chart(run: RunData, column: int, title: str) -> Chart | None:
@@ -163,8 +171,5 @@ def _across(chart: Chart, along: str, kind: str, value: float) -> Guide:
 
 def _placed(chart: Chart) -> Chart:
     """The marks from values to coordinates."""
-
-    def place(marks: Iterable[Mark]) -> list[Mark]:
-        return [Mark(chart.x(m.x), chart.y(m.y), m.kind, m.title, m.trial, m.label) for m in marks]
-
-    return Chart(chart.x, chart.y, place(chart.marks), chart.guides, chart.lines, chart.bands)
+    marks = [replace(mark, x=chart.x(mark.x), y=chart.y(mark.y)) for mark in chart.marks]
+    return replace(chart, marks=marks)

@@ -115,13 +115,13 @@ function moveLatent() {
   const from = Math.floor(frame / data.latentSteps) + 1;
   const between = frame % data.latentSteps;
   const where = between === 0
-    ? `latent ${from}`
-    : `${Math.round((100 * between) / data.latentSteps)} % from latent ${from} to ${from + 1}`;
+    ? `number ${from}`
+    : `${Math.round((100 * between) / data.latentSteps)} % from number ${from} to ${from + 1}`;
   const name = data.classes[data.trials[current].class].name;
   byId("latent-at").textContent = where;
   byId("latent").setAttribute("aria-valuetext", where);
-  original.at(frame, `${name} as trained, ${where}`);
-  latent.at(frame, `${name}, trial ${data.trials[current].index}, ${where}`);
+  original.at(frame, `${name} as trained, latent ${where}`);
+  latent.at(frame, `${name}, trial ${data.trials[current].index}, latent ${where}`);
 }
 
 function moveEmbedding() {
@@ -189,7 +189,7 @@ function fill(number) {
   drawCurves(byId("log-prob-figure"), "logProb", trials, trial);
   drawCurves(byId("distance-figure"), "distance", trials, trial);
   byId("curves").hidden = byId("log-prob-figure").hidden;
-  const figures = cardOf(number).querySelector(".figures, .bad");
+  const figures = cardOf(number).querySelector(".figures, .failure");
   byId("large-figures").replaceChildren(figures.cloneNode(true));
   const shown = [...document.querySelectorAll(".trial:not([hidden])")];
   const at = shown.indexOf(cardOf(number));

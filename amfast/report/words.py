@@ -53,15 +53,11 @@ def headline(run: RunData) -> str:
 def findings(run: RunData) -> list[Finding]:
     """What became of the classes and which trials failed, the good news first."""
     gained = sorted(_with(run, "gained"), key=lambda c: -(relative_gain(c) or 0))
+    within = f", within {100 * LEVEL:.0f} %"
     found = [
         _finding("good", "More diverse than as trained, and recognised:", gained, _gain),
         _finding("good", "New to the generator, and recognised:", _with(run, "new"), _prob),
-        _finding(
-            "plain",
-            f"About as diverse as before, within {100 * LEVEL:.0f} %:",
-            _with(run, "level"),
-            _gain,
-        ),
+        _finding("plain", f"About as diverse as before{within}:", _with(run, "level"), _gain),
         _finding("bad", "Less diverse than as trained:", _with(run, "lost"), _gain),
         _finding(
             "bad",
@@ -133,10 +129,11 @@ def evaluation_findings(evaluation: EvaluationData) -> list[Finding]:
             better = abs(after[name] - real[name]) < abs(before[name] - real[name])
         beside = f" (real {real[name]:.2f})" if name in real else ""
         change = f"{before[name]:.2f} \N{RIGHTWARDS ARROW} {after[name]:.2f}{beside}"
-        found[better].append((_title(name), change))
-    against = "" if evaluation.against == "original" else f" beside {evaluation.against}"
+        found[better].append((_title(name.partition("[")[0]), change))
+    real_set = evaluation.against != "original"
+    start = f"Beside real images ({evaluation.against})" if real_set else "Measured"
     return [
-        Finding(tone, f"Measured{against}, {what} over all classes:", items)
+        Finding(tone, f"{start}, {what} over all classes:", items)
         for tone, what, items in (("good", "better", found[True]), ("bad", "worse", found[False]))
         if items
     ]

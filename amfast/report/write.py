@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +106,23 @@ def write_report(
                     folder.rmdir()
             raise
     return Report(path, len(page), plan.left_out)
+
+
+def report_if_possible(
+    run: Path, generator: Generator, *, on_failure: Callable[[str], None]
+) -> Report | None:
+    """``write_report`` at the end of a run, which is finished and kept whatever becomes of it.
+
+    None where it could not be written; ``on_failure`` is then told why.
+    """
+    try:
+        return write_report(run, generator=generator)
+    except Exception as error:  # whatever it is, hours of work are not to end in it
+        on_failure(
+            f"the run is finished and kept, but its report was not written: {error}; "
+            f"amfast report {shlex.quote(str(run))} tries again"
+        )
+        return None
 
 
 def _make(folder: Path) -> bool:
