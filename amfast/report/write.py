@@ -165,7 +165,7 @@ def render_report(run: RunData, generator: Generator, plan: PicturePlan) -> str:
         side=plan.side,
         no_strips=_NO_STRIPS,
         command=reproduce_command(run.config, run.facts.class_names),
-        evaluate_command=f"amfast evaluate {printable(str(run.path))}",
+        evaluate_command=f"amfast evaluate {printable(shlex.quote(str(run.path)))}",
         licences=model_licences(run.config),
         gain_share=_gain_share,
         class_gain=relative_gain,
