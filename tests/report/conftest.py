@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from amfast.generators import Generator, load_generator
-from amfast.optimize.engine import TrialResult
-from amfast.optimize.trials import plan_trials
-from amfast.runs import RunDirectory
+from amfast.generators import Generator, GeneratorSpec, load_generator
+from amfast.metrics.embedding import EmbeddingScore
+from amfast.report.data import ClassData, RunData, TrialData, Verdict, read_run
 from amfast.runs.session import execute, prepare
 from tests.browser import chromium, visit
 
@@ -60,50 +61,38 @@ def edit(run: Path) -> EditRun:
     return change
 
 
-@pytest.fixture
-def large(generator: Generator, finished: Path, tmp_path: Path) -> Callable[[int, int], Path]:
-    """A run of so many classes and trials of each, without having optimised any."""
+class Noise:
+    """Images that no format makes small, of any resolution: the worst that a page can be given."""
 
-    def make(classes: int, trials: int) -> Path:
-        source = RunDirectory.open(finished)
-        config = source.config.model_copy(
-            update={"classes": tuple(range(classes)), "trials": trials, "steps": 20}
-        )
-        source.facts.class_names.update({i: f"class {i}" for i in range(12, classes)})
-        made = RunDirectory.create(tmp_path / "large", config, source.facts)
-        planned = plan_trials(config.classes, trials, 0)
-        table = generator.class_embeddings
-        stream = torch.Generator().manual_seed(0)
-        history = torch.rand(20, 3, generator=stream)
-        for trial in planned:
-            added = torch.randn(table.shape[1], generator=stream)
-            made.write(TrialResult(trial, table[0], table[trial.index % 12] + 0.05 * added, history))
-        score = {"target_prob": 0.9, "accuracy": 0.9, "ms_ssim": 0.3, "images": 10, "pairs": 20}
-        made.write_summary(
-            {
-                "trials": len(planned),
-                "failed": 0,
-                "seconds_per_trial": 1.5,
-                "classes": [
-                    {
-                        "class_id": i,
-                        "name": source.facts.class_names[i],
-                        "original": {**score, "distance": 0.2} if i < 12 else None,
-                        "best": 0,
-                        "trials": [
-                            {
-                                "trial": t,
-                                "failed_at": None,
-                                "stopped_at": None,
-                                "score": {**score, "distance": 0.2 + 0.001 * (i % 7) + 0.01 * t},
-                            }
-                            for t in range(trials)
-                        ],
-                    }
-                    for i in config.classes
-                ],
-            }
-        )
-        return made.path
+    def __init__(self, resolution: int) -> None:
+        labels = tuple(f"class {i}" for i in range(12))
+        self.spec = GeneratorSpec("noise", resolution, 8, 4, (-1.0, 1.0), "0" * 16, labels)
+        self.class_embeddings = torch.eye(12)[:, :8]
 
-    return make
+    def prepare_latents(self, latents: Tensor) -> Tensor:
+        return latents
+
+    def __call__(self, embeddings: Tensor, latents: Tensor) -> Tensor:
+        count = embeddings.shape[0] * latents.shape[1]
+        return torch.rand(count, 3, self.spec.resolution, self.spec.resolution) * 2 - 1
+
+
+def imagined(finished: Path, classes: int, trials: int) -> RunData:
+    """A run of ``Noise`` that is nowhere: classes from the twelfth on are new to it."""
+    base = read_run(finished)
+    names = {i: f"class {i}" for i in range(classes)}
+    found = []
+    for i, name in names.items():
+        original = EmbeddingScore(0.5, 0.5, 0.2, 0.4, 10, 20) if i < 12 else None
+        of_class = []
+        for t in range(trials):
+            score = EmbeddingScore(0.9, 0.9, 0.1 + 0.001 * (i % 97) + 0.01 * t, 0.3, 10, 20)
+            gain = None if original is None else score.distance - original.distance
+            vector, history = torch.full((8,), 0.01 * t), torch.full((200, 3), -0.125 * t)
+            of_class.append(
+                TrialData(i * trials + t, t, score, gain, None, None, vector, history)
+            )
+        verdict: Verdict = "gained" if original else "new"
+        found.append(ClassData(i, i, name, verdict, "", original, of_class[-1], of_class))
+    facts = replace(base.facts, class_names=names)
+    return replace(base, facts=facts, classes=found)
