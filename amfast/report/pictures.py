@@ -27,7 +27,11 @@ from amfast.report.plan import (
     PicturePlan,
 )
 
-_QUALITIES = (90, 78, 60, 35)
+_QUALITIES = (90, 65, 35)
+#: The last of them takes about so much less than the first.
+_SPAN = 4
+#: Of WebP: a tenth of the time of its default, for a twentieth more bytes.
+_METHOD = 1
 _COLUMNS = 4  # of the thumbnails
 
 
@@ -145,7 +149,7 @@ def _draw(
         return None
     rows = images[: len(latents)].split(_COLUMNS)
     grid = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
-    strips = {"thumbnails": _encode(grid, len(latents) * plan.bytes_per_image)}
+    strips = {"thumbnails": encode(grid, len(latents) * plan.bytes_per_image)}
     if between is not None:
         strips["latents"] = _encode_row(images[between], plan)
     if subject.begins_at is not None:
@@ -168,10 +172,10 @@ def _sample(generator: Generator, embeddings: Tensor, latents: Tensor, side: int
 
 
 def _encode_row(images: Tensor, plan: PicturePlan) -> str:
-    return _encode(torch.cat(list(images), dim=2), len(images) * plan.bytes_per_image)
+    return encode(torch.cat(list(images), dim=2), len(images) * plan.bytes_per_image)
 
 
-def _encode(pixels: Tensor, most_bytes: int) -> str:
+def encode(pixels: Tensor, most_bytes: int) -> str:
     """An image ``[3, H, W]``, uint8, as a ``data:`` address of a file of at most ``most_bytes``.
 
     Whatever it shows: at a lower quality, then at half the size, until it fits.
@@ -181,8 +185,10 @@ def _encode(pixels: Tensor, most_bytes: int) -> str:
     while True:
         for quality in _QUALITIES:
             buffer = io.BytesIO()
-            picture.save(buffer, format=form, quality=quality)
+            picture.save(buffer, format=form, quality=quality, method=_METHOD)
             if buffer.tell() <= most_bytes:
                 text = base64.b64encode(buffer.getvalue()).decode()
                 return f"data:image/{form.lower()};base64,{text}"
+            if buffer.tell() > _SPAN * most_bytes:
+                break
         picture = picture.resize((max(1, picture.width // 2), max(1, picture.height // 2)))

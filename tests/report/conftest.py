@@ -68,13 +68,14 @@ class Noise:
         labels = tuple(f"class {i}" for i in range(12))
         self.spec = GeneratorSpec("noise", resolution, 8, 4, (-1.0, 1.0), "0" * 16, labels)
         self.class_embeddings = torch.eye(12)[:, :8]
+        self._drawn = torch.rand(8, 3, resolution, resolution) * 2 - 1
 
     def prepare_latents(self, latents: Tensor) -> Tensor:
         return latents
 
     def __call__(self, embeddings: Tensor, latents: Tensor) -> Tensor:
         count = embeddings.shape[0] * latents.shape[1]
-        return torch.rand(count, 3, self.spec.resolution, self.spec.resolution) * 2 - 1
+        return self._drawn.repeat(-(-count // len(self._drawn)), 1, 1, 1)[:count]
 
 
 def imagined(finished: Path, classes: int, trials: int) -> RunData:
@@ -89,9 +90,7 @@ def imagined(finished: Path, classes: int, trials: int) -> RunData:
             score = EmbeddingScore(0.9, 0.9, 0.1 + 0.001 * (i % 97) + 0.01 * t, 0.3, 10, 20)
             gain = None if original is None else score.distance - original.distance
             vector, history = torch.full((8,), 0.01 * t), torch.full((200, 3), -0.125 * t)
-            of_class.append(
-                TrialData(i * trials + t, t, score, gain, None, None, vector, history)
-            )
+            of_class.append(TrialData(i * trials + t, t, score, gain, None, None, vector, history))
         verdict: Verdict = "gained" if original else "new"
         found.append(ClassData(i, i, name, verdict, "", original, of_class[-1], of_class))
     facts = replace(base.facts, class_names=names)

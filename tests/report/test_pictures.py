@@ -15,7 +15,7 @@ from amfast.generators import Generator
 from amfast.images.picture import to_bytes
 from amfast.metrics.embedding import evaluation_latents, sample_images
 from amfast.report.data import read_run
-from amfast.report.pictures import draw_pictures, latent_path
+from amfast.report.pictures import draw_pictures, encode, latent_path
 from amfast.report.plan import BUDGET, EMBEDDING_FRAMES, LATENT_FRAMES, MOST_IMAGES, plan_pictures
 from amfast.report.write import render_report
 from tests.report.conftest import Noise, imagined
@@ -74,12 +74,26 @@ def test_a_path_between_latents_keeps_their_length() -> None:
     torch.testing.assert_close(path.norm(dim=1), torch.full((13,), 64.0), atol=2.0, rtol=0)
 
 
-@pytest.mark.parametrize("resolution", [64, 128, 256, 512])
-def test_sixty_trials_stay_under_ten_megabytes(finished: Path, resolution: int) -> None:
-    """Whatever the images show: noise is the worst that there is."""
-    plan = plan_pictures(60, 12, resolution)
-    assert plan.thumbnails == plan.strips == "all" and plan.side >= min(resolution, 96)
-    page = render_report(imagined(finished, 12, 5), Noise(resolution), plan)
+@pytest.mark.parametrize("most_bytes", [600, 5000, 100_000])
+@pytest.mark.parametrize("width", [32, 5376])
+def test_a_file_is_never_larger_than_it_may_be(width: int, most_bytes: int) -> None:
+    """Whatever it shows: noise is the worst that there is."""
+    noise = torch.randint(0, 256, (3, 256, width), dtype=torch.uint8)
+    found = encode(noise, most_bytes)
+    assert len(base64.b64decode(found.partition(",")[2])) <= most_bytes
+    shown = picture(found)
+    assert shown.shape[0] * width == pytest.approx(shown.shape[1] * 256, rel=0.2)
+
+
+def test_sixty_trials_stay_under_ten_megabytes(finished: Path) -> None:
+    """At any resolution and whatever they show: each image has its share of the budget."""
+    for resolution in (32, 64, 128, 256, 512):
+        plan = plan_pictures(60, 12, resolution)
+        assert plan.thumbnails == plan.strips == "all" and plan.side == min(resolution, 128)
+        images = 60 * (8 + LATENT_FRAMES + EMBEDDING_FRAMES * 3) + 12 * (8 + LATENT_FRAMES)
+        assert images * plan.bytes_per_image <= BUDGET
+    plan = plan_pictures(60, 12, 64)
+    page = render_report(imagined(finished, 12, 5), Noise(64), plan)
     assert len(page.encode()) < 10_000_000
     assert page.count("<img") == 72 and page.count("data:image/") == 12 * 2 + 60 * 3
 
