@@ -15,10 +15,11 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parents[1]
 
-#: Three classes of two trials, in batches of one: a second of work, and stages to stop it between.
+#: Three classes of two trials, in batches of one: a second of work, and stages to stop it between;
+#: without the report, which tests/report is about and which would take longer than all of it.
 SMALL = (
     *("run", "--classes", "0-2", "--trials", "2", "--steps", "6", "--latents", "2"),
-    *("--batch-embeddings", "1", "--device", "cpu"),
+    *("--batch-embeddings", "1", "--device", "cpu", "--no-report"),
 )
 
 
