@@ -12,21 +12,29 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 #: Opens a page of a file at a width, light or dark.
 Visit = Callable[..., Page]
+_BROWSER = pytest.StashKey[Browser]()
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    """Debian's Chromium; a machine without one skips these tests, CI fails them."""
+def chromium(pytestconfig: pytest.Config) -> Browser:
+    """Debian's Chromium; a machine without one skips these tests, CI fails them.
+
+    One for all folders whose conftest imports this: Playwright starts once in a process.
+    """
+    if _BROWSER in pytestconfig.stash:
+        return pytestconfig.stash[_BROWSER]
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
     if path is None:
         missing = "no chromium on the path: apt-get install chromium"
         if os.environ.get("CI") == "true":
             pytest.fail(missing)
         pytest.skip(missing)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    playwright = sync_playwright().start()
+    pytestconfig.add_cleanup(playwright.stop)
+    browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    pytestconfig.add_cleanup(browser.close)
+    pytestconfig.stash[_BROWSER] = browser
+    return browser
 
 
 @pytest.fixture

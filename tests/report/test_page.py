@@ -28,8 +28,8 @@ def page(visit: Visit, written: Path) -> Page:
 
 
 def names(page: Page) -> list[str]:
-    """Of the classes that are shown, in their order."""
-    return page.locator(".class:visible h3 bdi").all_inner_texts()
+    """Of the classes that are shown, in their order, also of those that are not scrolled to yet."""
+    return page.locator(".class:visible h3 bdi").all_text_contents()
 
 
 def cards(page: Page) -> Locator:
