@@ -15,6 +15,7 @@ from torch import Tensor
 from amfast.api import rows_by_name
 from amfast.generators.protocol import Generator, device_of
 from amfast.images.picture import to_bytes
+from amfast.interpolation import between
 from amfast.metrics.embedding import evaluation_latents
 from amfast.optimize.parallel import side_by_side
 from amfast.report.data import ClassData, RunData, TrialData
@@ -135,11 +136,11 @@ def _draw(
     generator: Generator, subject: _Subject, latents: Tensor, path: Tensor, plan: PicturePlan
 ) -> Strips | None:
     """The strips of one embedding; None where one of its images is not finite."""
-    shown, between = latents, None
+    shown, order = latents, None
     if subject.latents:
         keys = torch.arange(len(path)) % STEPS == 0
         shown = torch.cat([latents, path[~keys.to(path.device)]])
-        between = torch.where(
+        order = torch.where(
             keys,
             torch.arange(len(path)) // STEPS,
             len(latents) + (~keys).cumsum(0) - 1,
@@ -150,11 +151,10 @@ def _draw(
     rows = images[: len(latents)].split(_COLUMNS)
     grid = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
     strips = {"thumbnails": encode(grid, len(latents) * plan.bytes_per_image)}
-    if between is not None:
-        strips["latents"] = _encode_row(images[between], plan)
+    if order is not None:
+        strips["latents"] = _encode_row(images[order], plan)
     if subject.begins_at is not None:
-        shares = torch.linspace(0, 1, EMBEDDING_FRAMES)[:-1, None].to(subject.embedding)
-        mixed = torch.lerp(subject.begins_at, subject.embedding, shares)
+        mixed = between(subject.begins_at, subject.embedding, EMBEDDING_FRAMES)[:-1]
         before = _sample(generator, mixed, latents[:EMBEDDING_IMAGES], plan.side)
         if before is None:
             return None
