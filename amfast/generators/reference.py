@@ -206,7 +206,7 @@ class BigGAN(nn.Module):
         # Given its numbers: its own drawing, on the meta device, imports torch's compiler (seconds,
         # and a place to write).
         table = torch.randn(config.num_classes, config.embedding_dim)
-        self.shared = nn.Embedding(*table.shape, _weight=table)
+        self.shared = nn.Embedding(config.num_classes, config.embedding_dim, _weight=table)
         self.linear = SNLinear(config.chunk_dim, widths[0] * 16, eps=eps)
         self.blocks = nn.ModuleList()
         cond_dim = config.embedding_dim + config.chunk_dim
