@@ -8,7 +8,7 @@ import typer
 
 from amfast.classifiers import class_names
 from amfast.cli import options
-from amfast.cli.console import complain, print_json, stdout
+from amfast.cli.console import complain, print_json, printable, stdout
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +28,7 @@ def classes(
         print_json([{"class_id": i, "name": name} for i, name in found])
     else:
         for i, name in found:
-            stdout.print(f"{i:>5}  {name}", highlight=False, markup=False)
+            stdout.print(f"{i:>5}  {printable(name)}", highlight=False, markup=False)
     if not found:
         complain(f"no class of {classifier} has {search!r} in its name")
         raise typer.Exit(1)

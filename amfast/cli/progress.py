@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from amfast.cli.console import complain, stderr, stdout
+from amfast.cli.console import cell, complain, printable, stderr, stdout
 from amfast.config import RunConfig
 from amfast.optimize.engine import Progress as Step
 from amfast.optimize.engine import TrialResult
@@ -63,7 +62,7 @@ class RunDisplay(Listener):
 
     def _say(self, text: str) -> None:
         if not self._quiet:
-            stderr.print(text, highlight=False, markup=False, soft_wrap=True)
+            stderr.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def _nothing_to_resume(self, outdir: Path) -> None:
         self._say(f"no run of this configuration in {outdir}: starting a new one")
@@ -145,7 +144,7 @@ def show_summary(outcome: Outcome, report: Path | None) -> None:
         scores = {t["trial"]: t["score"] for t in row["trials"]}
         pair = row["original"], scores.get(row["best"])
         table.add_row(
-            f"{row['class_id']} {escape(row['name'])}",
+            cell(f"{row['class_id']} {row['name']}"),
             _arrow("target_prob", *pair),
             _arrow("distance", *pair),
             _arrow("ms_ssim", *pair),
@@ -162,7 +161,8 @@ def show_summary(outcome: Outcome, report: Path | None) -> None:
         ("figures", directory.summary_path),
         ("embeddings", directory.embeddings_path),
     ):
-        stdout.print(f"{what}: {path}", highlight=False, markup=False, soft_wrap=True)
+        line = printable(f"{what}: {path}")
+        stdout.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _arrow(key: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:

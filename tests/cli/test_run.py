@@ -12,6 +12,7 @@ import sys
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from amfast.cli import main
 from amfast.embedded import EMBEDDED
@@ -41,6 +42,18 @@ def test_json_is_all_that_stdout_holds(finished):
         assert report[key].startswith(str(run_dir))
     for said in (f"run directory: {run_dir}", "step 6/6 of 1 trials (100% of the run)", "scoring"):
         assert said in finished.process.stderr
+
+
+def test_hostile_names_are_shown_and_not_obeyed(tmp_path, invoke):
+    labels = json.dumps(["[red]a[/]\x1b[2J\u202eb", *(f"class {i}" for i in range(1, 12))])
+    tensors = load_file(EMBEDDED / "classifier.safetensors")
+    save_file(tensors, tmp_path / "hostile.safetensors", {"labels": labels, "accuracy": "1"})
+    weights = ("--classifier-weights", "hostile.safetensors")
+    done = invoke(*SMALL, *weights, "--classes", "0", "--outdir", "o\x1b[2J")
+    shown = "".join(done.stdout.split())
+    assert done.returncode == 0 and "0[red]a[/]\\x1b[2J\\x202eb" in shown
+    assert "o\\x1b[2J/0001-embedded-am-l-s0/comparison.png" in done.stdout
+    assert not {"\x1b", "\u202e"} & set(done.stdout + done.stderr)
 
 
 def test_what_a_run_leaves(finished):
