@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from amfast.api import own_rows
 from amfast.config import RunConfig
-from amfast.errors import RunError
+from amfast.errors import RunError, UsageError
 from amfast.evaluation.networks import Features
 from amfast.evaluation.session import evaluate_path
 from amfast.experiments.measured import Measured
@@ -88,9 +89,20 @@ class Laboratory:
         names = RunConfig.model_fields.keys() & wanted.keys()
         return prepare(**{name: wanted[name] for name in names} | values)
 
-    def optimise(self, name: str, **values: Any) -> Outcome:
-        """A finished run under ``runs/name``: a new one, or the one that is there gone on with."""
+    def optimise(self, name: str, *, new_classes: bool = False, **values: Any) -> Outcome:
+        """A finished run under ``runs/name``: a new one, or the one that is there gone on with.
+
+        Raises ``UsageError`` for classes that the generator lacks as trained, which most
+        experiments compare with, unless ``new_classes``.
+        """
         job = self.job(**values)
+        own = own_rows(job.generator, job.classifier)
+        lacking = [job.label(i) for i in job.config.classes if i not in own]
+        if lacking and not new_classes:
+            raise UsageError(
+                f"{job.generator.spec.name} has no class {', '.join(lacking[:5])} as trained to "
+                "compare with: leave it out, or see what amfast reproduce places makes of it"
+            )
         count = len(job.config.classes) * job.config.trials
         self.reporter.on_stage(f"{name}: {count} trials of {job.config.steps} steps")
         with self.reporter.follow(job.config) as listener:

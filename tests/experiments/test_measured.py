@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from amfast.experiments.measured import Measured
-from amfast.experiments.recipes.statements import more_diverse, more_recognised
+from amfast.experiments.recipes.diversity import diversity
+from amfast.experiments.recipes.statements import brings_less, more_diverse, more_recognised
 
 
 def evaluation(**classes: tuple[float | None, float]) -> dict[str, Any]:
@@ -57,6 +59,41 @@ def test_nothing_to_compare_is_no_success() -> None:
 def test_accuracy() -> None:
     found = more_recognised("AM-L", Measured(evaluation(star=(1.0, 3.0))))
     assert found.holds and found.figures == "top-1 0.50 -> 0.75"
+
+
+@pytest.mark.parametrize(
+    ("am", "baseline", "holds", "said"),
+    [
+        (3.0, 1.5, True, "25 % of AM-L's gain in LPIPS; top-1 0.50 -> 0.75, AM-L 0.75"),
+        (3.0, 2.5, False, "75 % of AM-L's gain"),
+        (1.0, 0.5, False, "AM-L gains nothing in LPIPS: +0.00, and this -0.50"),
+        (0.5, 2.0, False, "AM-L gains nothing in LPIPS: -0.50, and this +1.00"),
+    ],
+)
+def test_a_baseline_is_beaten_by_a_gain_alone(
+    am: float, baseline: float, holds: bool, said: str
+) -> None:
+    measured = []
+    for lpips in (baseline, am):
+        found = evaluation()
+        found["overall"]["sets"]["am"][0]["value"] = lpips
+        measured.append(Measured(found))
+    finding = brings_less("noise-S", measured[0], "AM-L", measured[1])
+    assert finding.holds == holds and finding.figures.startswith(said)
+
+
+@pytest.mark.parametrize(("am", "mixed"), [(0.0, 0.0), (-1.0, -0.8)])
+def test_where_am_gains_nothing_a_mixture_keeps_nothing(am: float, mixed: float) -> None:
+    found = evaluation(star=(0.0, am))
+    values = {"original": (0.0, 3.0), "am": (am, 2.0), "mixed": (mixed, 1.0)}
+    found["overall"]["sets"] = {
+        key: [{"name": "lpips[net]", "value": lpips}, {"name": "fid[net]", "value": fid}]
+        for key, (lpips, fid) in values.items()
+    }
+    lab = MagicMock()
+    lab.measure.return_value = Measured(found)
+    _, kept, *_ = diversity(lab)
+    assert not kept.holds and kept.figures.startswith("there is no gain in LPIPS; FID as trained 3")
 
 
 def test_a_long_list_is_cut() -> None:

@@ -55,6 +55,15 @@ def test_an_unknown_option(tmp_path: Path) -> None:
         reproduce("collapse", tmp_path, lr=0.1)
 
 
+@pytest.mark.parametrize("name", ["collapse", "noise", "human-study", "classifiers"])
+def test_new_classes_have_nothing_to_be_compared_with(name: str, tmp_path: Path) -> None:
+    unseen = {"classifier": "embedded-unseen", "classes": "dome", "judge": "embedded-unseen"}
+    several = {"classifiers": ("embedded-unseen",)} if name == "classifiers" else {}
+    with pytest.raises(UsageError, match="embedded has no class dome as trained to compare with"):
+        reproduce(name, tmp_path, **SMALL, **unseen, **several)
+    assert not list(tmp_path.rglob("trials"))
+
+
 def test_snapshots_of_a_published_generator_have_to_be_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--snapshot PATH"):
         reproduce("snapshots", tmp_path, generator="biggan-128")

@@ -12,6 +12,7 @@ from amfast.evaluation.session import open_real
 from amfast.experiments.gan_loss import GENERATOR_LR, finetune_embedding
 from amfast.experiments.laboratory import Laboratory
 from amfast.experiments.measured import Finding
+from amfast.experiments.recipes.statements import brings_less
 from amfast.optimize.initializers import METHODS
 
 #: The rate that BigGAN was trained with, and AM-S's.
@@ -37,7 +38,6 @@ def finetune(lab: Laboratory) -> list[Finding]:
     )
     if real is None:
         lab.reporter.on_note("no real images: the discriminator stays as it was published")
-    gain = am_s["lpips", "am"] - am_s["lpips", "original"]
     findings = []
     for name, rate in RATES.items():
         lab.reporter.on_stage(f"{name}: 10 iterations of each class at {rate:g}")
@@ -56,16 +56,7 @@ def finetune(lab: Laboratory) -> list[Finding]:
                 seed=options.seed,
             )
         measured = lab.measure(name, lab.keep(name, job.generator, names, found))
-        share = 100 * (measured["lpips", "am"] - measured["lpips", "original"]) / gain
-        before, after = measured["top1", "original"], measured["top1", "am"]
-        findings.append(
-            Finding(
-                f"{name} (learning rate {rate:g}) does not bring the diversity that AM-S brings",
-                share < 50,
-                f"{share:.0f} % of AM-S's gain in LPIPS; top-1 {before:.2f} -> {after:.2f}, "
-                f"AM-S {am_s['top1', 'am']:.2f}",
-            )
-        )
+        findings.append(brings_less(f"{name} (learning rate {rate:g})", measured, "AM-S", am_s))
     return findings
 
 

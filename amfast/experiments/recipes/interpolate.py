@@ -20,7 +20,7 @@ FRAMES = 9
 
 
 def interpolate(lab: Laboratory) -> list[Finding]:
-    run = lab.optimise("AM-L", method="am-l")
+    run = lab.optimise("AM-L", new_classes=True, method="am-l")
     lab.measure("AM-L", run.directory.path)
     job = lab.job(method="am-l")
     generator, table = job.generator, job.generator.class_embeddings

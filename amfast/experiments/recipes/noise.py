@@ -5,6 +5,7 @@ from __future__ import annotations
 from amfast.api import own_rows
 from amfast.experiments.laboratory import Laboratory
 from amfast.experiments.measured import Finding
+from amfast.experiments.recipes.statements import brings_less
 from amfast.optimize.initializers import METHODS, initial_embeddings, parse_init
 from amfast.optimize.trials import plan_trials
 
@@ -18,7 +19,6 @@ def noise(lab: Laboratory) -> list[Finding]:
     names = {i: job.label(i) for i in job.config.classes}
     start = parse_init("own", METHODS["am-s"])
     rows = own_rows(job.generator, job.classifier)
-    gain = am_l["lpips", "am"] - am_l["lpips", "original"]
     findings = []
     for name, deviation in NOISES.items():
         drawn = initial_embeddings(
@@ -26,14 +26,5 @@ def noise(lab: Laboratory) -> list[Finding]:
         )
         found = {trial.class_id: row for trial, row in zip(trials, drawn, strict=True)}
         measured = lab.measure(name, lab.keep(name, job.generator, names, found))
-        share = 100 * (measured["lpips", "am"] - measured["lpips", "original"]) / gain
-        before, after = measured["top1", "original"], measured["top1", "am"]
-        findings.append(
-            Finding(
-                f"{name} does not bring the diversity that AM-L brings",
-                share < 50,
-                f"{share:.0f} % of AM-L's gain in LPIPS; top-1 {before:.2f} -> {after:.2f}, "
-                f"AM-L {am_l['top1', 'am']:.2f}",
-            )
-        )
+        findings.append(brings_less(name, measured, "AM-L", am_l))
     return findings

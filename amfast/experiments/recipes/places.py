@@ -20,8 +20,10 @@ def places(lab: Laboratory) -> list[Finding]:
     names = {i: job.label(i) for i in rows}
     likest = lab.keep("top-1", job.generator, names, {i: table[row] for i, (row,) in rows.items()})
     top1 = lab.measure("top-1", likest, **judge)
-    mean = lab.measure("AM-L", lab.optimise("AM-L", method="am-l").directory.path, **judge)
-    run = lab.optimise("AM-L from top-5", method="am-l", init=f"top-{min(5, len(table))}")
+    run = lab.optimise("AM-L", new_classes=True, method="am-l")
+    mean = lab.measure("AM-L", run.directory.path, **judge)
+    top = f"top-{min(5, len(table))}"
+    run = lab.optimise("AM-L from top-5", new_classes=True, method="am-l", init=top)
     top5 = lab.measure("AM-L from top-5", run.directory.path, **judge)
     found = ("top-1 class", top1), ("AM-L from the mean", mean), ("AM-L from top-5", top5)
     accuracies = [measured["top1", "am"] for _, measured in found]

@@ -19,10 +19,26 @@ def more_diverse(name: str, found: Measured) -> Finding:
 
 
 def more_recognised(name: str, found: Measured) -> Finding:
-    """The judge's top-1 accuracy over all classes does not fall."""
+    """The judge's top-1 accuracy over all classes is higher than as trained."""
     before, after = found["top1", "original"], found["top1", "am"]
     return Finding(
         f"{name} raises the accuracy", after > before, f"top-1 {before:.2f} -> {after:.2f}"
+    )
+
+
+def brings_less(name: str, found: Measured, rival: str, best: Measured) -> Finding:
+    """A baseline's gain in LPIPS is less than half of ``rival``'s, which has to have one."""
+    gain, brought = (m["lpips", "am"] - m["lpips", "original"] for m in (best, found))
+    share = (
+        f"{100 * brought / gain:.0f} % of {rival}'s gain in LPIPS"
+        if gain > 0
+        else f"{rival} gains nothing in LPIPS: {gain:+.2f}, and this {brought:+.2f}"
+    )
+    before, after = found["top1", "original"], found["top1", "am"]
+    return Finding(
+        f"{name} does not bring the diversity that {rival} brings",
+        gain > 0 and brought < gain / 2,
+        f"{share}; top-1 {before:.2f} -> {after:.2f}, {rival} {best['top1', 'am']:.2f}",
     )
 
 
