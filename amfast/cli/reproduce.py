@@ -10,11 +10,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from amfast.cli import options
-from amfast.cli.console import cell, print_json, printable, say, stdout
+from amfast.cli.console import cell, complain, print_json, printable, say, stdout
 from amfast.cli.progress import RunDisplay
 from amfast.device import keep_freed_memory
 from amfast.experiments import EXPERIMENTS, Reporter, Reproduction
 from amfast.experiments import reproduce as reproduce_experiment
+
+INTERRUPTED = 130
 
 #: Of the measures in ``experiment.json``.
 _SHOWN = ("lpips", "ms_ssim", "top1", "inception_score", "fid")
@@ -78,36 +80,40 @@ def reproduce(
         return _list(as_json=as_json)
     keep_freed_memory()
     silent = quiet or as_json
-    done = reproduce_experiment(
-        name,
-        outdir,
-        reporter=Reporter(
-            on_stage=(lambda text: None) if silent else say,
-            on_note=(lambda text: None) if silent else say,
-            follow=lambda config: RunDisplay(config, quiet=silent),
-        ),
-        generator=generator,
-        weights=_text(weights),
-        classifier=classifier,
-        classifier_weights=_text(classifier_weights),
-        classes=classes,
-        trials=trials,
-        steps=steps,
-        latents=latents,
-        images_per_class=images_per_class,
-        pairs=pairs,
-        against=against,
-        judge=judge,
-        judge_weights=_text(judge_weights),
-        features=features,
-        classifiers=tuple(classifiers) if classifiers else None,
-        snapshots=tuple(snapshots) if snapshots else None,
-        discriminator_weights=_text(discriminator_weights),
-        seed=seed,
-        batch_embeddings=batch_embeddings,
-        device=device,
-        dtype=dtype,
-    )
+    try:
+        done = reproduce_experiment(
+            name,
+            outdir,
+            reporter=Reporter(
+                on_stage=(lambda text: None) if silent else say,
+                on_note=(lambda text: None) if silent else say,
+                follow=lambda config: RunDisplay(config, quiet=silent),
+            ),
+            generator=generator,
+            weights=_text(weights),
+            classifier=classifier,
+            classifier_weights=_text(classifier_weights),
+            classes=classes,
+            trials=trials,
+            steps=steps,
+            latents=latents,
+            images_per_class=images_per_class,
+            pairs=pairs,
+            against=against,
+            judge=judge,
+            judge_weights=_text(judge_weights),
+            features=features,
+            classifiers=tuple(classifiers) if classifiers else None,
+            snapshots=tuple(snapshots) if snapshots else None,
+            discriminator_weights=_text(discriminator_weights),
+            seed=seed,
+            batch_embeddings=batch_embeddings,
+            device=device,
+            dtype=dtype,
+        )
+    except KeyboardInterrupt:
+        complain("interrupted; the same command goes on where it stopped")
+        raise typer.Exit(INTERRUPTED) from None
     if as_json:
         return print_json(done.to_json())
     if not quiet:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from amfast.errors import RunError, UsageError
+from amfast.evaluation.compare import METRICS
+from amfast.evaluation.evaluate import check_options
 from amfast.experiments.laboratory import Laboratory, Options, Reporter
 from amfast.experiments.measured import Finding
 from amfast.experiments.recipes.classifiers import classifiers
@@ -191,7 +194,9 @@ def reproduce(
         raise UsageError(f"reproduce has no option {', '.join(sorted(unknown))}")
     options = replace(own, generator=generator, **given)
     shown = slug(generator if options.weights is None else options.weights)
+    check_options(METRICS, options.images_per_class, options.pairs, options.seed)
     folder = Path(outdir) / f"{name}-{shown}-s{options.seed}"
+    made = [path for path in (folder, folder.parent) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -199,7 +204,11 @@ def reproduce(
     started = time.monotonic()
     with locked(folder / "lock"):
         lab = Laboratory(folder, options, reporter or Reporter())
-        findings = experiment.recipe(lab)
+        try:
+            findings = experiment.recipe(lab)
+        except BaseException:
+            _leave_nothing(made, folder)
+            raise
         found = Reproduction(
             experiment,
             options,
@@ -211,6 +220,15 @@ def reproduce(
         )
         write_json(folder / "experiment.json", found.to_json())
     return found
+
+
+def _leave_nothing(made: list[Path], folder: Path) -> None:
+    """Remove the folders that this call made, where nothing came to be in them but the lock."""
+    if folder in made and [path.name for path in folder.iterdir()] == ["lock"]:
+        with suppress(OSError):  # something else is in one by now
+            (folder / "lock").unlink()
+            for path in made:
+                path.rmdir()
 
 
 def _table(lab: Laboratory) -> dict[str, dict[str, float]]:

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
+import pytest
 from typer.testing import CliRunner
 
-from amfast.cli import app
+from amfast.cli import app, reproduce
 from amfast.errors import UsageError
 from amfast.experiments import EXPERIMENTS
 
@@ -42,6 +44,13 @@ def test_an_experiment_in_words_and_as_json(tmp_path: Path) -> None:
     found = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     stored = json.loads((folder / "experiment.json").read_bytes())
     assert found["findings"] == stored["findings"] and found["table"] == stored["table"]
+
+
+def test_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reproduce, "reproduce_experiment", Mock(side_effect=KeyboardInterrupt))
+    found = CliRunner().invoke(app, ["reproduce", "collapse", "--outdir", str(tmp_path)])
+    assert found.exit_code == 130
+    assert found.stderr == "amfast: interrupted; the same command goes on where it stopped\n"
 
 
 def test_wrong_usage(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +63,31 @@ def test_new_classes_have_nothing_to_be_compared_with(name: str, tmp_path: Path)
     with pytest.raises(UsageError, match="embedded has no class dome as trained to compare with"):
         reproduce(name, tmp_path, **SMALL, **unseen, **several)
     assert not list(tmp_path.rglob("trials"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"pairs": 0}, "pairs is 0"),
+        ({"images_per_class": 1}, "images-per-class is 1"),
+        ({"seed": 2**32}, "seed is 4294967296"),
+        ({"classes": "../../x"}, "unknown class '../../x'"),
+        ({"steps": 0}, "steps: input should be"),
+    ],
+)
+def test_what_cannot_begin_leaves_nothing(wrong: dict[str, Any], said: str, tmp_path: Path) -> None:
+    outdir = tmp_path / "experiments"
+    with pytest.raises(UsageError, match=said):
+        reproduce("collapse", outdir, **{**SMALL, **wrong})
+    assert not outdir.exists()
+
+
+def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "collapse-embedded-s0"
+    folder.mkdir()
+    with pytest.raises(UsageError, match="unknown class"):
+        reproduce("collapse", tmp_path, **{**SMALL, "classes": "nothing"})
+    assert folder.is_dir()
 
 
 def test_snapshots_of_a_published_generator_have_to_be_named(tmp_path: Path) -> None:
