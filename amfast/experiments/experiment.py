@@ -193,7 +193,9 @@ def reproduce(
     if unknown := given.keys() - asdict(own).keys():
         raise UsageError(f"reproduce has no option {', '.join(sorted(unknown))}")
     options = replace(own, generator=generator, **given)
-    shown = slug(generator if options.weights is None else options.weights)
+    shown = slug(generator)
+    if options.weights is not None:
+        shown += f"-{slug(options.weights)}"
     check_options(METRICS, options.images_per_class, options.pairs, options.seed)
     folder = Path(outdir) / f"{name}-{shown}-s{options.seed}"
     made = [path for path in (folder, folder.parent) if not path.exists()]

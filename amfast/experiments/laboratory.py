@@ -16,8 +16,9 @@ from torch import Tensor
 from amfast.api import own_rows
 from amfast.config import RunConfig
 from amfast.errors import RunError, UsageError
-from amfast.evaluation.networks import Features
-from amfast.evaluation.session import evaluate_path
+from amfast.evaluation.compare import METRICS, load_needed
+from amfast.evaluation.networks import Features, load_networks
+from amfast.evaluation.session import evaluate_path, open_real
 from amfast.experiments.measured import Measured
 from amfast.generators.protocol import Generator
 from amfast.runs.embeddings_file import EmbeddingsFile
@@ -82,6 +83,7 @@ class Laboratory:
         self.measured: dict[str, Measured] = {}
         #: Files to look at, by what they show.
         self.files: dict[str, str] = {}
+        self._can_measure = False
 
     def job(self, **values: Any) -> Job:
         """A run of the experiment's options with ``values`` in place of some; nothing is begun."""
@@ -103,12 +105,38 @@ class Laboratory:
                 f"{job.generator.spec.name} has no class {', '.join(lacking[:5])} as trained to "
                 "compare with: leave it out, or see what amfast reproduce places makes of it"
             )
+        if not self._can_measure:
+            self._check_measuring(job)
         count = len(job.config.classes) * job.config.trials
         self.reporter.on_stage(f"{name}: {count} trials of {job.config.steps} steps")
         with self.reporter.follow(job.config) as listener:
             outcome = execute(job, self.folder / "runs" / name, resume=True, listener=listener)
         self.files[f"run {name}"] = str(outcome.directory.path)
         return outcome
+
+    def _check_measuring(self, job: Job) -> None:
+        """What a measurement will lack is better known before hours of trials than after them."""
+        options, device = self.options, job.generator.class_embeddings.device
+        names = {i: job.label(i) for i in job.config.classes}
+        networks = load_networks(
+            generator=options.generator,
+            class_names=names,
+            judge=options.judge,
+            judge_weights=options.judge_weights,
+            features=options.features,
+            device=device,
+        )
+        load_needed(networks, METRICS)
+        open_real(
+            options.against,
+            generator=options.generator,
+            labels=lambda: networks.labels,
+            classes=names,
+            size=job.generator.spec.resolution,
+            seed=options.seed,
+            device=device,
+        )
+        self._can_measure = True
 
     def keep(
         self, name: str, generator: Generator, class_names: Mapping[int, str],

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from amfast.errors import UsageError
+from amfast.embedded import EMBEDDED
+from amfast.errors import AmfastError, UsageError
 from amfast.experiments import EXPERIMENTS, Reporter, reproduce
 
 SMALL = {"steps": 2, "latents": 2, "trials": 1, "images_per_class": 10, "pairs": 4}
@@ -94,3 +95,27 @@ def test_snapshots_of_a_published_generator_have_to_be_named(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="--snapshot PATH"):
         reproduce("snapshots", tmp_path, generator="biggan-128")
     assert EXPERIMENTS["snapshots"].published.generator == "biggan-128"
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"judge": "embedded-unseen"}, "not there for the judge embedded-unseen|name a classifier"),
+        ({"against": "no-such-folder"}, "no-such-folder"),
+        ({"features": "none"}, "features is 'none'"),
+    ],
+)
+def test_what_a_measurement_lacks_is_known_before_any_trial(
+    tmp_path: Path, option: dict[str, str], said: str
+) -> None:
+    stages: list[str] = []
+    reporter = Reporter(on_stage=stages.append)
+    with pytest.raises(AmfastError, match=said):
+        reproduce("collapse", tmp_path, reporter=reporter, **SMALL, **option)
+    assert stages == [] and not any(tmp_path.iterdir())
+
+
+def test_other_weights_have_a_folder_of_their_own(tmp_path: Path) -> None:
+    weights = EMBEDDED / "snapshots" / "generator-1000.safetensors"
+    found = reproduce("collapse", tmp_path, weights=str(weights), **SMALL)
+    assert found.folder.name == "collapse-embedded-generator-1000.safetensors-s0"
