@@ -94,13 +94,15 @@ def test_a_diverse_class_stays_diverse(found: dict[str, tuple[Measured, Measured
 
 
 def test_what_ships_is_small_and_complete(pair: Pair) -> None:
-    files = sorted(EMBEDDED.glob("*.safetensors"))
-    assert [f.name for f in files] == [
-        "classifier-unseen.safetensors",
-        "classifier.safetensors",
+    files = sorted(EMBEDDED.rglob("*.safetensors"))
+    kinds = ("", "-again", "-robust", "-undisturbed", "-unseen")
+    assert {f.relative_to(EMBEDDED).as_posix() for f in files} == {
+        *(f"classifier{kind}.safetensors" for kind in kinds),
+        *(f"snapshots/generator-{steps}.safetensors" for steps in (1000, 2000, 3000)),
+        "discriminator.safetensors",
         "generator.safetensors",
-    ]
-    assert sum(f.stat().st_size for f in files) < 6e6
+    }
+    assert sum(f.stat().st_size for f in files) < 12e6
     assert (EMBEDDED / "MODEL_CARD.md").exists()
     assert len(pair.generator.spec.labels) >= 12
     assert len(ONE_COLOUR) >= 3

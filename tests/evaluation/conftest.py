@@ -100,7 +100,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         for trial in trials:
             row = maker.class_embeddings[RING if trial.index else trial.class_id]
             failed_at = 1 if (trial.class_id, trial.index) in failed else None
-            run.write(TrialResult(trial, row, row, torch.zeros(3, 2), failed_at))
+            run.write(TrialResult(trial, row, row, torch.zeros(3, 3), failed_at))
         run.collect(trials)
         run.write_summary(
             {

@@ -77,7 +77,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             failed_at = 1 if trial.class_id == 4 else None
             run.write(
                 TrialResult(
-                    trial, torch.zeros_like(embedding), embedding, torch.zeros(3, 2), failed_at
+                    trial, torch.zeros_like(embedding), embedding, torch.zeros(3, 3), failed_at
                 )
             )
         run.collect(trials)

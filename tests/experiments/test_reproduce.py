@@ -26,7 +26,7 @@ def test_every_experiment(name: str, tmp_path: Path) -> None:
     for path in first.files.values():
         assert Path(path).exists()
     assert "real" in first.table
-    assert ("as trained" in first.table) == (name not in ("places", "snapshots"))
+    assert ("as trained" in first.table) == (name != "places")
 
 
 def test_what_is_there_is_not_done_again(tmp_path: Path) -> None:
