@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,9 @@ RATES = {"GAN loss": GENERATOR_LR, "GAN loss, fast": METHODS["am-s"].learning_ra
 
 def finetune(lab: Laboratory) -> list[Finding]:
     options = lab.options
+    published = load_discriminator(
+        options.generator, weights=options.discriminator_weights, device=options.device
+    )
     am_s = lab.measure("AM-S", lab.optimise("AM-S", method="am-s").directory.path)
     job = lab.job(method="am-s")
     device = job.generator.class_embeddings.device
@@ -43,12 +48,9 @@ def finetune(lab: Laboratory) -> list[Finding]:
         lab.reporter.on_stage(f"{name}: 10 iterations of each class at {rate:g}")
         found = {}
         for class_id in names:
-            discriminator = load_discriminator(
-                options.generator, weights=options.discriminator_weights, device=device
-            )
             found[class_id] = finetune_embedding(
                 job.generator,
-                discriminator,
+                copy.deepcopy(published),
                 job.generator.class_embeddings[rows[class_id]],
                 rows[class_id],
                 real=None if real is None else _Draw(real, class_id, options.seed),

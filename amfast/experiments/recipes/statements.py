@@ -48,7 +48,7 @@ def changes(pairs: dict[int, tuple[float, float]], found: Measured) -> str:
         f"{found.classes[i]} {before:.2f} -> {after:.2f}"
         for i, (before, after) in list(pairs.items())[:10]
     ]
-    return ", ".join([*shown, *(["..."] if pairs.keys() - list(pairs)[:10] else [])])
+    return ", ".join(shown) + (", ..." if len(pairs) > len(shown) else "")
 
 
 def listed(names: Sequence[str], values: Sequence[float], digits: int = 2) -> str:
