@@ -26,7 +26,7 @@ from amfast.plots.interpolation import draw_interpolation
 from amfast.plots.scatter import draw_scatter
 from amfast.plots.trajectories import draw_trajectories
 from amfast.runs import RunDirectory
-from tests.study.conftest import finished
+from tests.tiny_run import finished
 
 __all__ = ["finished"]
 

@@ -1,9 +1,8 @@
-"""A tiny run of the embedded pair, made once, and copies of it to write into."""
+"""A run to report, changes to it, and runs that are nowhere."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +15,10 @@ from torch import Tensor
 from amfast.generators import Generator, GeneratorSpec, load_generator
 from amfast.metrics.embedding import EmbeddingScore
 from amfast.report.data import ClassData, RunData, TrialData, Verdict, read_run
-from amfast.runs.session import execute, prepare
 from tests.browser import chromium, visit
+from tests.tiny_run import finished, run
 
-__all__ = ["chromium", "visit"]
+__all__ = ["chromium", "finished", "run", "visit"]
 
 #: Shown as text, never obeyed: markup, a path, a terminal's escape, right-to-left override.
 HOSTILE = {
@@ -33,19 +32,6 @@ EditRun = Callable[..., Path]
 @pytest.fixture(scope="session")
 def generator() -> Generator:
     return load_generator("embedded", device="cpu", dtype="fp32")
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two trials of star and of hourglass, four steps each."""
-    job = prepare(classes="star,hourglass", trials=2, steps=4, latents=2, device="cpu")
-    return execute(job, tmp_path_factory.mktemp("runs")).directory.path
-
-
-@pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
-    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 @pytest.fixture

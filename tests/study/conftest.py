@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 import zlib
 from collections.abc import Callable
@@ -12,28 +11,16 @@ from typing import Any
 
 import pytest
 
-from amfast.runs.session import execute, prepare
 from amfast.study import Study, make_study
 from tests.browser import chromium, visit
+from tests.tiny_run import finished, run
 
-__all__ = ["chromium", "visit"]
+__all__ = ["chromium", "finished", "run", "visit"]
 
 SEED = 7
 
 #: ``write(name, values=..., **changes)``: a file of answers, its checksum fitting but for changes.
 WriteAnswers = Callable[..., Path]
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    job = prepare(classes="star,hourglass", trials=2, steps=4, latents=2, device="cpu")
-    return execute(job, tmp_path_factory.mktemp("runs")).directory.path
-
-
-@pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be written into."""
-    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 @pytest.fixture(scope="session")
