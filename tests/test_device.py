@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from amfast.device import keep_freed_memory, resolve_device, resolve_dtype
+from amfast.device import is_device_error, keep_freed_memory, resolve_device, resolve_dtype
 from amfast.errors import UsageError
 
 
@@ -48,6 +48,46 @@ def test_with_cuda(
 def test_unknown_dtype() -> None:
     with pytest.raises(UsageError, match="unknown dtype"):
         resolve_dtype("fp8", torch.device("cpu"))  # type: ignore[arg-type]
+
+
+ADVICE = "\nCUDA kernel errors might be asynchronously reported at some other API call"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered" + ADVICE),
+        torch.AcceleratorError("CUDA error: device-side assert triggered" + ADVICE),
+        torch.AcceleratorError("CUDA error: CUDA-capable device(s) is/are busy or unavailable"),
+        RuntimeError("CUDA error: unspecified launch failure"),
+        RuntimeError("CUDA driver error: misaligned address"),
+        RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(...)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    ],
+    ids=str,
+)
+def test_errors_that_only_a_fresh_process_survives(error: RuntimeError) -> None:
+    assert is_device_error(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        torch.AcceleratorError("CUDA error: out of memory" + ADVICE),
+        torch.AcceleratorError("CUDA error: operation not permitted when stream is capturing"),
+        torch.AcceleratorError("CUDA error: no kernel image is available for execution on device"),
+        torch.AcceleratorError("CUDA error: invalid configuration argument"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("the loader met an unknown error"),
+        OSError("CUDA error: unknown error"),
+        KeyboardInterrupt(),
+    ],
+    ids=str,
+)
+def test_errors_that_leave_the_device_as_it_was(error: BaseException) -> None:
+    assert not is_device_error(error)
 
 
 def test_allocator_setting_is_harmless() -> None:
