@@ -21,9 +21,12 @@ _LINE_EVERY = 20  # steps between lines where stderr is a file
 
 
 class RunDisplay(Listener):
-    """A ``Listener`` that shows a run on stderr: a live bar on a terminal, lines in a file."""
+    """A ``Listener`` that shows a run on stderr: a live bar on a terminal, lines in a file.
 
-    def __init__(self, config: RunConfig, *, quiet: bool) -> None:
+    ``alone``: this process does all of it, in batches.
+    """
+
+    def __init__(self, config: RunConfig, *, quiet: bool, alone: bool = True) -> None:
         super().__init__(
             self._nothing_to_resume,
             self._start,
@@ -35,7 +38,7 @@ class RunDisplay(Listener):
         )
         self.run_dir: Path | None = None
         self.finished = 0
-        self._config, self._quiet, self._wanted = config, quiet, 0
+        self._config, self._quiet, self._alone, self._wanted = config, quiet, alone, 0
         self._bar = Progress(
             TextColumn("{task.fields[trials]} trials"),
             BarColumn(),
@@ -49,6 +52,7 @@ class RunDisplay(Listener):
         )
         self._task = self._bar.add_task("", total=None, trials="0", rate="", prob="")
         self._done_steps = 0  # of finished trials
+        self._lines = 0
 
     def __enter__(self) -> RunDisplay:
         self._bar.start()
@@ -77,7 +81,7 @@ class RunDisplay(Listener):
             self._say(f"{finished} of {total} trials are finished already and are kept")
         for path in damaged:
             complain(f"{path} is damaged and will be done again")
-        if self._config.batch_embeddings > total:
+        if self._alone and self._config.batch_embeddings > total:
             wanted = self._config.batch_embeddings
             self._say(f"a batch holds {wanted} embeddings and there are {total} trials: one batch")
         self._bar.update(
@@ -98,7 +102,9 @@ class RunDisplay(Listener):
             rate="" if not speed else f"{speed / now.trials:.2f} steps/s",
             prob=f"target probability {now.target_prob:.3f}",
         )
-        if self._bar.disable and (now.last % _LINE_EVERY == 0 or now.last == now.steps):
+        lines, before = now.done // (now.trials * _LINE_EVERY), self._lines
+        self._lines = lines
+        if self._bar.disable and (0 < lines != before or now.first == now.steps):
             share = done / (self._wanted * now.steps)
             self._say(
                 f"step {_span(now.first, now.last)}/{now.steps} of {now.trials} trials "

@@ -12,13 +12,14 @@ import typer
 
 from amfast.cli import options
 from amfast.cli.console import complain, print_json
+from amfast.cli.executors import choose_executor
 from amfast.cli.progress import RunDisplay, show_plan, show_summary
 from amfast.cli.weights import fetch_all
 from amfast.device import keep_freed_memory
 from amfast.report import Report, report_if_possible
-from amfast.runs.directory import STATE_FILE
+from amfast.runs.directory import STATE_FILES
 from amfast.runs.plan import plan_run
-from amfast.runs.session import Job, execute, prepare
+from amfast.runs.session import Job, execute, in_this_process, prepare
 from amfast.weights.catalogue import CATALOGUE
 
 SOME_FAILED, INTERRUPTED = 3, 130
@@ -92,6 +93,26 @@ def run(
         str,
         typer.Option(help="auto, on or off: torch.compile and CUDA graphs; auto means on CUDA."),
     ] = "auto",
+    executor: Annotated[
+        str,
+        typer.Option(help="inline (here), local (a process per device) or ray (a cluster)."),
+    ] = "inline",
+    devices: Annotated[
+        str | None,
+        typer.Option(help="local: where, such as cuda:0,cuda:1; all CUDA devices without it."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="ray: HOST:PORT or auto; a Ray of this machine alone without it."),
+    ] = None,
+    gpus_per_task: Annotated[
+        float | None, typer.Option(help="ray: GPUs of a task; one on CUDA without it.")
+    ] = None,
+    cpus_per_task: Annotated[float, typer.Option(help="ray: CPU cores of a task.")] = 1,
+    trials_per_task: Annotated[
+        int | None,
+        typer.Option(help="local, ray: trials given out at a time; shared evenly without it."),
+    ] = None,
     outdir: Annotated[
         Path, typer.Option(help="Folder of runs, or the run directory to resume.", metavar="DIR")
     ] = Path("runs"),
@@ -109,6 +130,9 @@ def run(
 ) -> None:
     """Optimise class embeddings; finished trials are kept, whatever happens."""
 
+    spread = choose_executor(
+        executor, device, devices, address, gpus_per_task, cpus_per_task, trials_per_task
+    )
     keep_freed_memory()
     if fetch:
         wanted = (generator, weights), (classifier, classifier_weights)
@@ -146,9 +170,9 @@ def run(
         return _show_plan(job, as_json=as_json)
 
     written: Report | None = None
-    with RunDisplay(job.config, quiet=quiet) as display:
+    with RunDisplay(job.config, quiet=quiet, alone=spread is in_this_process) as display:
         try:
-            outcome = execute(job, outdir, resume=resume, listener=display)
+            outcome = execute(job, outdir, resume=resume, listener=display, executor=spread)
             if report:
                 display.reporting()
                 path = outcome.directory.path
@@ -201,7 +225,7 @@ def _how_to_resume(run_dir: Path | None) -> str:
     command = [argument for argument in sys.argv[1:] if argument != "--resume"]
     again = shlex.join([*_called_as(), *command, "--resume"])
     kept = f"{finished} finished trials"
-    if (run_dir / STATE_FILE).exists():
+    if any(run_dir.glob(STATE_FILES)):
         kept += " and those under way, as of their last resample,"
     return f"interrupted; {kept} are kept in {run_dir}; go on with: {again}"
 

@@ -87,3 +87,16 @@ class Slots:
 
     def to(self, device: torch.device) -> Slots:
         return Slots(self.trials, **{k: v.to(device) for k, v in self.tensors().items()})
+
+
+def united(parts: Sequence[Slots]) -> Slots:
+    """The rows of all of ``parts``, at least one; of a trial in several, the furthest."""
+    together = parts[0]
+    for part in parts[1:]:
+        together = together.joined(part)
+    steps = together.step.tolist()
+    furthest: dict[Trial, int] = {}
+    for row, trial in enumerate(together.trials):
+        if trial not in furthest or steps[row] > steps[furthest[trial]]:
+            furthest[trial] = row
+    return together.rows(list(furthest.values()))

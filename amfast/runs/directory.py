@@ -18,16 +18,16 @@ from pydantic import BaseModel, ValidationError
 from amfast.config import RunConfig
 from amfast.errors import RunError
 from amfast.optimize.engine import TrialResult
-from amfast.optimize.slots import Slots
+from amfast.optimize.slots import Slots, united
 from amfast.optimize.trials import Trial
 from amfast.runs.embeddings_file import write_embeddings
 from amfast.runs.facts import ClassifierFacts, GeneratorFacts, RunFacts
-from amfast.runs.files import read_bytes, reason, sync_directory, write_json
+from amfast.runs.files import commit_bytes, read_bytes, reason, sync_directory, write_json
 from amfast.runs.lock import locked
 from amfast.runs.state_file import read_state, write_state
 from amfast.runs.trial_file import read_trial, trial_path, write_trial
 
-STATE_FILE = "under-way.safetensors"
+STATE_FILES = "under-way*.safetensors"
 
 
 class _RunFile(BaseModel):
@@ -132,9 +132,9 @@ class RunDirectory:
     def embeddings_path(self) -> Path:
         return self.path / "embeddings.safetensors"
 
-    @property
-    def state_path(self) -> Path:
-        return self.path / STATE_FILE
+    def state_path(self, shard: str = "") -> Path:
+        """Where the trials under way are kept: of the whole run, or of one of its shards."""
+        return self.path / STATE_FILES.replace("*", f"-{shard}" if shard else "")
 
     @property
     def summary_path(self) -> Path:
@@ -165,35 +165,63 @@ class RunDirectory:
         path = trial_path(self.path, result.trial.class_id, result.trial.index)
         write_trial(path, result, self.facts, self.config.method)
 
+    def commit(self, result: TrialResult) -> None:
+        """The same where other processes may do so too: whose file comes first, it stays."""
+        path = trial_path(self.path, result.trial.class_id, result.trial.index)
+        write_trial(path, result, self.facts, self.config.method, commit_bytes)
+
+    def refuse_other_facts(self, facts: RunFacts) -> None:
+        """``RunError``, naming what differs, where a process would not give this run's bytes."""
+        if differences := _differences(self, self.config, facts):
+            raise RunError(f"this process cannot help with {self.path}: {'; '.join(differences)}")
+
     def note(self, note: str) -> None:
         """Add a sentence to the ``notes`` of ``run.json``; ``RunError`` where that cannot be."""
         file = self.path / "run.json"
         run = json.loads(read_bytes(file))
         write_json(file, {**run, "notes": [*run.get("notes", []), note]})
 
-    def keep(self, state: Slots) -> None:
-        """Keep the trials under way as they stand. Raises ``RunError`` where that cannot be."""
-        write_state(self.state_path, state, self.facts, self.config)
+    def keep(self, state: Slots, shard: str = "") -> None:
+        """Keep the trials under way as they stand, of the whole run or of one of its shards.
 
-    def stopped(self) -> tuple[Slots | None, list[Path]]:
-        """The trials under way when a run stopped, and their file where that is unusable."""
-        if not self.state_path.exists():
-            return None, []
-        try:
-            state = read_state(self.state_path, self.facts, self.config)
-        except RunError:
-            return None, [self.state_path]
-        return state, []
+        Raises ``RunError`` where that cannot be.
+        """
+        write_state(self.state_path(shard), state, self.facts, self.config)
+
+    def stopped(self, shard: str | None = None) -> tuple[Slots | None, list[Path]]:
+        """The trials under way when a run stopped, and the files of such that are unusable.
+
+        Those that one shard's process kept, or everybody's.
+        """
+        paths = [self.state_path(shard)] if shard else sorted(self.path.glob(STATE_FILES))
+        states, damaged = [], []
+        for path in paths:
+            if path.exists():
+                try:
+                    states.append(read_state(path, self.facts, self.config))
+                except RunError:
+                    damaged.append(path)
+        return (united(states) if states else None), damaged
+
+    def share_out(self, state: Slots, shards: Mapping[str, Iterable[Trial]]) -> None:
+        """Keep the trials under way shard by shard, and in no other file."""
+        paths = {self.state_path(name) for name in shards}
+        for name, trials in shards.items():
+            if (part := state.only(trials)).trials:
+                self.keep(part, name)
+        for path in set(self.path.glob(STATE_FILES)) - paths:
+            path.unlink()
 
     def collect(self, trials: Iterable[Trial]) -> Path:
         """Gather the embeddings of ``trials``, failed ones left out, in ``embeddings_path``.
 
-        The state file goes, no trial being under way any more. Raises ``RunError`` if
-        one of the trials is missing or damaged.
+        The state files go, no trial being under way any more, and what killed processes left half
+        written. Raises ``RunError`` if one of the trials is missing or damaged.
         """
         results = [self._read(trial) for trial in trials]
         write_embeddings(self.embeddings_path, results, self.facts, self.config.method)
-        self.state_path.unlink(missing_ok=True)
+        for left in (*self.path.glob(STATE_FILES), *self.path.glob("trials/.*.tmp")):
+            left.unlink(missing_ok=True)
         return self.embeddings_path
 
     def seconds_per_trial(self) -> float | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,16 +26,50 @@ def write_bytes(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            _write_through(temporary, data)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
         sync_directory(path.parent)
     except OSError as error:
         raise RunError(f"cannot write {path}: {reason(error)}") from None
+
+
+def commit_bytes(path: Path, data: bytes) -> None:
+    """Write a file that several processes may finish at once: the first one's stays.
+
+    Like ``write_bytes``, under a temporary name that is this process's own. Raises ``RunError``
+    where the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    try:
+        try:
+            _write_through(temporary, data)
+            _rename_if_new(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {reason(error)}") from None
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _rename_if_new(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)  # unlike a rename, never over a file that is there
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        # A file system without links. A second writer would replace the file by an equal one.
+        temporary.replace(path)
 
 
 def refuse_unwritable(path: Path) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from amfast.api import Result, check_method, own_rows, run_trials, score_trials
+from amfast.api import Result, Scores, check_method, own_rows, run_trials, score_trials
 from amfast.classes import select_classes
 from amfast.classifiers import ModuleClassifier, load_classifier
 from amfast.config import RunConfig, make_config
@@ -20,7 +20,8 @@ from amfast.generators import Generator, load_generator
 from amfast.images.picture import PictureRow, side_by_side
 from amfast.metrics.embedding import EmbeddingScore, evaluation_latents, sample_images
 from amfast.optimize.engine import Progress, TrialResult
-from amfast.optimize.trials import plan_trials
+from amfast.optimize.slots import Slots
+from amfast.optimize.trials import Trial, plan_trials
 from amfast.runs.directory import RunDirectory
 from amfast.runs.facts import RunFacts
 from amfast.runs.files import write_bytes
@@ -61,6 +62,28 @@ class Listener:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a run still has to do: its ``trials``, of which ``results`` are on disk already.
+
+    ``stopped`` are those that were under way. ``results`` grows as trials are written.
+    """
+
+    directory: RunDirectory
+    trials: Sequence[Trial]
+    results: dict[Trial, TrialResult]
+    stopped: Slots | None
+
+
+class Executor(Protocol):
+    """Who does a run's trials and writes each that is missing.
+
+    Returns the scores of all of them where it has them: where networks are, it is quickest.
+    """
+
+    def __call__(self, job: Job, work: Work, listener: Listener) -> Scores | None: ...
+
+
+@dataclass(frozen=True)
 class Outcome:
     """A finished run. ``seconds_per_trial`` is an earlier call's where this one had no work."""
 
@@ -91,29 +114,40 @@ def prepare(
     target = resolve_device(checked.device)
     precision = resolve_dtype(checked.dtype, target)
     (name,) = (key for key, value in DTYPES.items() if value == precision)
-    judge = load_classifier(
-        classifier, weights=checked.classifier_weights, device=target, dtype=name
-    )
-    maker = load_generator(
-        generator,
-        weights=weights,
-        device=target,
-        dtype=name,
-        truncation=checked.truncation,
-        truncation_stats=checked.truncation_stats,
-        eps=checked.eps,
-    )
-    chosen = select_classes(classes, judge.spec.labels)
     resolved = {
-        "classes": chosen,
         "device": str(target),
         "dtype": name,
         # So that the run can be exported from any folder.
         "weights": _absolute(weights),
         "classifier_weights": _absolute(checked.classifier_weights),
     }
-    config = checked.model_copy(update=resolved)
-    check_method(maker, judge, config)
+    loaded = load_job(checked.model_copy(update=resolved))
+    chosen = select_classes(classes, loaded.classifier.spec.labels)
+    config = loaded.config.model_copy(update={"classes": chosen})
+    check_method(loaded.generator, loaded.classifier, config)
+    return replace(loaded, config=config)
+
+
+def load_job(config: RunConfig) -> Job:
+    """The networks of a configuration whose device and dtype are no longer ``auto``.
+
+    Raises ``UsageError`` or ``WeightsError``.
+    """
+    judge = load_classifier(
+        config.classifier,
+        weights=config.classifier_weights,
+        device=config.device,
+        dtype=config.dtype,
+    )
+    maker = load_generator(
+        config.generator,
+        weights=config.weights,
+        device=config.device,
+        dtype=config.dtype,
+        truncation=config.truncation,
+        truncation_stats=config.truncation_stats,
+        eps=config.eps,
+    )
     return Job(maker, judge, config)
 
 
@@ -121,14 +155,41 @@ def _absolute(weights: str | None) -> str | None:
     return weights if weights is None or weights == RANDOM else str(Path(weights).absolute())
 
 
+def in_this_process(job: Job, work: Work, listener: Listener) -> None:
+    """The usual executor."""
+
+    def note(text: str) -> None:
+        work.directory.note(text)
+        listener.on_note(text)
+
+    for result in run_trials(
+        job.generator,
+        job.classifier,
+        job.config,
+        [trial for trial in work.trials if trial not in work.results],
+        listener.on_progress,
+        stopped=work.stopped,
+        on_resample=work.directory.keep,
+        on_note=note,
+    ):
+        work.directory.write(result)
+        work.results[result.trial] = result
+        listener.on_trial(result)
+
+
 def execute(
-    job: Job, outdir: Path, *, resume: bool = False, listener: Listener | None = None
+    job: Job,
+    outdir: Path,
+    *,
+    resume: bool = False,
+    listener: Listener | None = None,
+    executor: Executor = in_this_process,
 ) -> Outcome:
     """Run the trials that are not on disk yet, score all of them, and write what a run holds.
 
     ``outdir`` is a folder of runs or, to resume one, a run directory. Every finished trial is on
     disk before the next one takes its slot, and the trials under way are before every resample.
-    Raises ``RunError``.
+    ``executor`` may have other processes do them (``amfast.cluster.Spread``). Raises ``RunError``.
     """
     listener = listener or Listener()
     directory = _open_directory(job, outdir, resume=resume, listener=listener)
@@ -138,39 +199,28 @@ def execute(
         wanted = [trial for trial in trials if trial not in results]
         stopped, lost = directory.stopped()
         listener.on_start(directory, len(trials), len(results), [*damaged, *lost])
-        work = float(len(wanted))  # in whole trials
+        done = 0  # steps of trials under way
         if stopped and (steps := stopped.only(wanted).step.tolist()):
             listener.on_going_on(steps)
-            work -= sum(steps) / job.config.steps
-
-        def note(text: str) -> None:
-            directory.note(text)
-            listener.on_note(text)
-
+            done = sum(steps)
         if job.generator.spec.name != "embedded" and job.config.classifier == "embedded":
-            note(
+            text = (
                 f"classifier embedded knows twelve shapes, no class of {job.generator.spec.name}: "
                 "it serves to try speed and plumbing; the paper's is --classifier alexnet"
             )
+            directory.note(text)
+            listener.on_note(text)
         started = time.monotonic()
-        for result in run_trials(
-            job.generator,
-            job.classifier,
-            job.config,
-            wanted,
-            listener.on_progress,
-            stopped=stopped,
-            on_resample=directory.keep,
-            on_note=note,
-        ):
-            directory.write(result)
-            results[result.trial] = result
-            listener.on_trial(result)
-        seconds = (time.monotonic() - started) / work if wanted else directory.seconds_per_trial()
+        scores = executor(job, Work(directory, trials, results, stopped), listener)
+        seconds = directory.seconds_per_trial()
+        if wanted:
+            whole = len(wanted) - done / job.config.steps
+            seconds = (time.monotonic() - started) / whole
         directory.collect(trials)
-        listener.on_scoring()
         ordered = [results[trial] for trial in trials]
-        scores = score_trials(job.generator, job.classifier, job.config, ordered)
+        if scores is None:
+            listener.on_scoring()
+            scores = score_trials(job.generator, job.classifier, job.config, ordered)
         found = Result(job.config, ordered, scores)
         summary = summarize(job, found, seconds)
         directory.write_summary(summary)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,15 +19,20 @@ VERSION = "1"
 
 
 def write_tensors(
-    path: Path, kind: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+    path: Path,
+    kind: str,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    write: Callable[[Path, bytes], None] = write_bytes,
 ) -> None:
     """Write ``tensors``; the metadata gains ``format``, ``format_version`` and ``checksum``.
 
-    Raises ``RunError`` where the file cannot be written.
+    ``write`` is how, ``write_bytes`` or ``commit_bytes``. Raises ``RunError`` where the file cannot
+    be written.
     """
     own = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
     header = {"format": kind, "format_version": VERSION, "checksum": fingerprint(own)}
-    write_bytes(path, _sort_header(save(own, {**metadata, **header})))
+    write(path, _sort_header(save(own, {**metadata, **header})))
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:

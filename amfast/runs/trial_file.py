@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from amfast.optimize.engine import TrialResult
 from amfast.optimize.slots import MEASURES
 from amfast.optimize.trials import Trial
 from amfast.runs.facts import RunFacts
+from amfast.runs.files import write_bytes
 from amfast.runs.tensor_file import check_generator, check_tensors, read_tensors, write_tensors
 
 KIND = "amfast-trial"
@@ -22,7 +24,13 @@ def trial_path(directory: Path, class_id: int, index: int) -> Path:
     return directory / "trials" / f"{class_id:04d}-{index:02d}.safetensors"
 
 
-def write_trial(path: Path, result: TrialResult, facts: RunFacts, method: str) -> None:
+def write_trial(
+    path: Path,
+    result: TrialResult,
+    facts: RunFacts,
+    method: str,
+    write: Callable[[Path, bytes], None] = write_bytes,
+) -> None:
     """Write a trial, in fp32. Raises ``RunError`` where the file cannot be written."""
     tensors = {
         "embedding": result.embedding.float(),
@@ -36,7 +44,7 @@ def write_trial(path: Path, result: TrialResult, facts: RunFacts, method: str) -
         "classifier": facts.classifier["name"],
         **{name: _text(getattr(result, name)) for name in _ENDS},
     }
-    write_tensors(path, KIND, tensors, metadata)
+    write_tensors(path, KIND, tensors, metadata, write)
 
 
 def read_trial(path: Path, trial: Trial, facts: RunFacts, method: str, steps: int) -> TrialResult:
