@@ -57,7 +57,7 @@ def amfast(
     )
 
 
-def start_amfast(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
+def start_amfast(*arguments: object, cwd: Path, **options: Any) -> subprocess.Popen[str]:
     """Start the command; as a context manager it waits for the end.
 
     It hears SIGINT even where the suite itself was started in the background and does not.
@@ -70,6 +70,7 @@ def start_amfast(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **options,
     )
 
 

@@ -38,7 +38,9 @@ def choose_executor(
         return in_this_process
     if name == "ray":
         return Spread(RayExecutor(address, gpus_per_task, cpus_per_task), trials_per_task)
-    return Spread(LocalExecutor((devices or _all(device)).split(",")), trials_per_task)
+    return Spread(
+        LocalExecutor((_all(device) if devices is None else devices).split(",")), trials_per_task
+    )
 
 
 def _all(device: str) -> str:

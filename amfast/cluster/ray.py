@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +50,18 @@ class RayExecutor:
                 f"a task with {self.cpus} cpus and {self.gpus} gpus: give --cpus-per-task above "
                 "and --gpus-per-task from 0"
             )
-
-    @contextmanager
-    def __call__(self, run: Path, job: Job) -> Iterator[_Tasks]:
-        try:
-            import ray
-        except ImportError:
+        if find_spec("ray") is None:
             raise UsageError(
                 "--executor ray needs Ray: pip install 'amfast[ray]'; without it, --executor local "
                 "works on the devices of this machine"
-            ) from None
+            )
+        if self.address is not None:
+            _refuse_open(self.address)
+
+    @contextmanager
+    def __call__(self, run: Path, job: Job) -> Iterator[_Tasks]:
+        import ray
+
         device = job.generator.class_embeddings.device.type
         gpus = self.gpus if self.gpus is not None else float(device == "cuda")
         if device == "cuda" and not gpus:
@@ -66,8 +69,6 @@ class RayExecutor:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         if self.address is None:
             quiet |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        else:
-            _refuse_open(self.address)
         try:
             context: Any = ray.init(self.address, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
