@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -16,6 +17,7 @@ from amfast.generators.protocol import Generator, device_of
 from amfast.metrics.embedding import EmbeddingScore, score_embedding
 from amfast.metrics.ranking import FLOOR, rank
 from amfast.optimize.compiled import compiled_for
+from amfast.optimize.determinism import deterministic_torch
 from amfast.optimize.diversity import DiversityTerm, Phi
 from amfast.optimize.engine import Progress, Settings, TrialResult, optimize_trials
 from amfast.optimize.initializers import METHODS, MethodName, initial_embeddings, parse_init
@@ -98,6 +100,7 @@ def optimize(
     seed: int = 0,
     batch_embeddings: int = 64,
     microbatch: int | None = None,
+    deterministic: bool = False,
     compile: CompileMode = "auto",
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_note: Callable[[str], None] = lambda note: None,
@@ -119,10 +122,12 @@ def optimize(
     of each trial's latents beside its embedding. ``diversity`` is what am-d-s and am-d-l compare
     images by, and ``diversity_weight`` the paper's lambda (section 3.5). ``batch_embeddings``
     trials are optimised together, and at most ``microbatch`` images are in one pass. ``stop`` ends
-    a trial early by its own history: ``"plateau"`` or ``"prob=P"``. ``compile`` puts the classifier
-    under ``torch.compile`` and, on CUDA, the step into a CUDA graph; ``"auto"`` does so on CUDA
-    alone. ``on_note`` hears of what a user should know, such as a smaller pass after memory ran
-    out.
+    a trial early by its own history: ``"plateau"`` or ``"prob=P"``. ``deterministic`` gives the
+    same bytes whatever ``batch_embeddings`` and the number of threads (docs/reproducibility.md);
+    torch's settings are its own meanwhile, and as they were afterwards. ``compile`` puts the
+    classifier under ``torch.compile`` and, on CUDA, the step into a CUDA graph; ``"auto"`` does so
+    on CUDA alone. ``on_note`` hears of what a user should know, such as a smaller pass after memory
+    ran out.
 
     Works on the generator's device, where the classifier must be too; on a CPU, passes run side by
     side in threads, so both must be callable from several at once, as any ``nn.Module`` is that
@@ -158,6 +163,7 @@ def optimize(
         seed=seed,
         batch_embeddings=batch_embeddings,
         microbatch=microbatch,
+        deterministic=deterministic,
         device=str(device),
         compile=compile,
     )
@@ -171,22 +177,32 @@ def optimize(
 def engine_settings(generator: Generator, classifier: Classifier, config: RunConfig) -> Settings:
     """The engine's numbers for a run on this generator's device."""
     objective, profile = objective_for(classifier, config), PROFILES[config.profile]
+    if config.deterministic:  # as on the CPU: what shares a pass may share its rounding
+        images = min(config.microbatch or config.latents, config.latents)
+    else:
+        images = config.microbatch or images_per_pass(generator, objective, config.latents)
     return Settings(
         learning_rate=config.lr,
         latents=config.latents,
         steps_per_latents=config.steps_per_latents,
-        images_per_pass=config.microbatch or images_per_pass(generator, objective, config.latents),
+        images_per_pass=images,
         steps=config.steps,
         slots=config.batch_embeddings,
         stop=parse_stop(config.stop),
         loss_scale=initial_loss_scale(generator, classifier),
         graph=config.compile,
-        keep_shape=device_of(generator).type == "cuda",
+        keep_shape=device_of(generator).type == "cuda" and not config.deterministic,
         weight_decay=profile.weight_decay,
         clamp_in_graph=profile.clamp_in_graph,
         shared_latents=profile.shared_latents,
         noise_layer=config.noise_layer,
+        deterministic=config.deterministic,
     )
+
+
+def _arithmetic(generator: Generator, config: RunConfig) -> AbstractContextManager[object]:
+    """torch as the run asks for it."""
+    return deterministic_torch(device_of(generator)) if config.deterministic else nullcontext()
 
 
 def objective_for(classifier: Classifier, config: RunConfig) -> TargetLogProb:
@@ -241,7 +257,10 @@ def run_trials(
     settings = engine_settings(generator, classifier, config)
     method = METHODS[config.method]
     start, noise = parse_init(config.init, method), method.noise
-    top = likest_rows(generator, classifier, config, start.top) if start.kind == "top" else {}
+    top: Mapping[int, Sequence[int]] = {}
+    if start.kind == "top":
+        with _arithmetic(generator, config):
+            top = likest_rows(generator, classifier, config, start.top)
     table, rows = generator.class_embeddings, own_rows(generator, classifier)
     if config.compile == "on" or (config.compile == "auto" and table.is_cuda):
         together = min(settings.slots, len(trials))
@@ -306,10 +325,11 @@ def score_trials(
         )
 
     table = generator.class_embeddings
-    return Scores(
-        original={i: score(table[rows[i]], i) for i in config.classes if i in rows},
-        trials={r.trial: score(r.embedding, r.trial.class_id) for r in results if not r.failed},
-    )
+    with _arithmetic(generator, config):
+        return Scores(
+            original={i: score(table[rows[i]], i) for i in config.classes if i in rows},
+            trials={r.trial: score(r.embedding, r.trial.class_id) for r in results if not r.failed},
+        )
 
 
 def check_method(generator: Generator, classifier: Classifier, config: RunConfig) -> None:

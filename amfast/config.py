@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from amfast.errors import UsageError
 from amfast.optimize.diversity import Phi
@@ -38,10 +46,12 @@ class RunConfig(BaseModel):
     ``diversity_weight``, the paper's lambda, are the explicit term's of am-d-s and am-d-l
     (``amfast.optimize.diversity``), which take an even number of latents. ``stop`` names a rule of
     ``amfast.optimize.stopping``. ``microbatch`` bounds the images in one pass; None lets the device
-    decide. ``compile``: the classifier under ``torch.compile`` and, on CUDA, the step as a CUDA
-    graph; ``"auto"`` does so on CUDA alone. ``weights`` is the generator's file where it is not its
-    own, or ``"random"``. ``classifier_weights`` likewise. ``truncation``, ``truncation_stats`` and
-    ``eps`` are those of ``load_generator``.
+    decide. ``deterministic`` gives the same bytes whatever ``batch_embeddings`` is and however many
+    threads there are (docs/reproducibility.md), and sets ``compile`` to ``"off"``. ``compile``: the
+    classifier under ``torch.compile`` and, on CUDA, the step as a CUDA graph; ``"auto"`` does so on
+    CUDA alone. ``weights`` is the generator's file where it is not its own, or ``"random"``.
+    ``classifier_weights`` likewise. ``truncation``, ``truncation_stats`` and ``eps`` are those of
+    ``load_generator``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,7 +81,8 @@ class RunConfig(BaseModel):
     microbatch: Count | None = None
     device: str = "auto"
     dtype: DtypeName = "auto"
-    compile: CompileMode = "auto"
+    deterministic: bool = False
+    compile: CompileMode = Field("auto", validate_default=True)
 
     @field_validator("init")
     @classmethod
@@ -84,6 +95,18 @@ class RunConfig(BaseModel):
     def _known_rule(cls, text: str) -> str:
         parse_stop(text)
         return text
+
+    @field_validator("compile")
+    @classmethod
+    def _uncompiled(cls, mode: CompileMode, others: ValidationInfo) -> CompileMode:
+        if not others.data.get("deterministic"):
+            return mode
+        if mode == "on":
+            raise ValueError(
+                "on, and compilers choose kernels by what is fast and by shapes: deterministic "
+                "takes off, or auto, which is off then"
+            )
+        return "off"
 
     @model_validator(mode="after")
     def _pairs(self) -> RunConfig:

@@ -21,8 +21,15 @@ def test_a_profile_has_its_own_defaults() -> None:
     assert (config.lr, config.trials, config.latents) == (0.02, 2, 7)
 
 
+def test_what_is_deterministic_is_not_compiled() -> None:
+    for mode in ("auto", "off"):
+        assert make_config(classes=(0,), deterministic=True, compile=mode).compile == "off"
+        assert make_config(classes=(0,), compile=mode).compile == mode
+    assert make_config(classes=(0,), deterministic=True).compile == "off"
+
+
 def test_json_round_trip() -> None:
-    config = make_config(classes=(3, 1), microbatch=7, weights="x.safetensors")
+    config = make_config(classes=(3, 1), microbatch=7, weights="x.safetensors", deterministic=True)
     assert RunConfig.model_validate_json(config.model_dump_json()) == config
 
 
@@ -45,6 +52,7 @@ def test_json_round_trip() -> None:
         ({"profile": "released"}, "profile: .*paper.*biggan-am"),
         ({"profile": ["paper"]}, "profile: "),
         ({"dtype": "fp8"}, "dtype: .*fp32"),
+        ({"deterministic": True, "compile": "on"}, "compile: on, and compilers .* takes off"),
         ({"nonsense": 1}, "nonsense: "),
         ({"trials": 0, "steps": 0}, "trials: .*; steps: "),
     ],

@@ -89,6 +89,10 @@ def run(
     seed: options.Seed = 0,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    deterministic: Annotated[
+        bool,
+        typer.Option("--deterministic", help="The same bytes for every batch and thread count."),
+    ] = False,
     compile: Annotated[
         str,
         typer.Option(help="auto, on or off: torch.compile and CUDA graphs; auto means on CUDA."),
@@ -164,6 +168,7 @@ def run(
         microbatch=microbatch,
         device=device,
         dtype=dtype,
+        deterministic=deterministic,
         compile=compile,
     )
     if dry_run:

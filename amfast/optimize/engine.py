@@ -16,6 +16,7 @@ from torch import Tensor
 
 from amfast.generators.protocol import Generator
 from amfast.optimize.cuda_graph import GraphedStep, GraphMode
+from amfast.optimize.determinism import deterministic_torch
 from amfast.optimize.noise_layer import initial_noise_layers
 from amfast.optimize.objective import Objective
 from amfast.optimize.slots import MEASURES, Slots
@@ -124,7 +125,8 @@ def optimize_trials(
     waiting = deque(trial for trial in trials if trial not in slots.trials)
     device = slots.start.device
     on_device = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-    with on_device, Step(generator, objective, settings, on_note) as plain:
+    fixed = deterministic_torch(device) if settings.deterministic else nullcontext()
+    with on_device, fixed as cores, Step(generator, objective, settings, on_note, cores) as plain:
         step = GraphedStep(plain, settings.graph, device) if device.type == "cuda" else plain
         width = 0  # of a step, in trials
         while slots.trials or waiting:

@@ -15,19 +15,19 @@ Map = Callable[[Callable[[Any], _Result], Sequence[Any]], list[_Result]]
 
 
 @contextmanager
-def side_by_side(device: torch.device, passes: int) -> Iterator[Map[Any]]:
+def side_by_side(device: torch.device, passes: int, cores: int | None = None) -> Iterator[Map[Any]]:
     """How to run the passes of a step.
 
     One after another on an accelerator. On a CPU as many at once as it has cores, each on its
     share of torch's threads: passes never wait for each other, while threads inside one pass would
-    wait at the end of every operator.
+    wait at the end of every operator. ``cores`` says how many at once where torch's threads do not.
     """
     threads = torch.get_num_threads()
-    workers = min(passes, threads)
+    workers = min(passes, cores or threads)
     if device.type != "cpu" or workers < 2:
         yield lambda function, items: [function(item) for item in items]
         return
-    each = threads // workers
+    each = max(1, threads // workers)
     with ThreadPoolExecutor(workers, "amfast-pass", torch.set_num_threads, (each,)) as pool:
         try:
             yield lambda function, items: list(pool.map(function, items))

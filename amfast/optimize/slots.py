@@ -74,6 +74,14 @@ class Slots:
         picked = {name: value[list(rows)] for name, value in self.tensors().items()}
         return Slots(tuple(self.trials[row] for row in rows), **picked)
 
+    def apart(self) -> list[Slots]:
+        """Every row by itself; what is changed in place there is changed here."""
+        tensors = self.tensors()
+        return [
+            Slots((trial,), **{name: value[row : row + 1] for name, value in tensors.items()})
+            for row, trial in enumerate(self.trials)
+        ]
+
     def only(self, wanted: Iterable[Trial]) -> Slots:
         """A copy of the rows of those trials that are ``wanted``, in their present order."""
         chosen = set(wanted)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from amfast.errors import UsageError
+from amfast.errors import AmfastError, UsageError
 from amfast.generators.protocol import Generator
 from amfast.metrics.diversity import pooled_spread
 from amfast.optimize.diversity import latent_gaps
@@ -30,7 +30,9 @@ class StepSettings:
     """The numbers of a step (paper, section 2).
 
     ``weight_decay``, ``clamp_in_graph`` and ``shared_latents`` are those of ``Profile``.
-    ``noise_layer`` learns a linear map of the latents beside the embedding.
+    ``noise_layer`` learns a linear map of the latents beside the embedding. ``deterministic``: no
+    operator sees more than one trial, so that nothing is rounded otherwise among others;
+    ``images_per_pass`` is then at most ``latents``.
     """
 
     learning_rate: float
@@ -41,6 +43,7 @@ class StepSettings:
     clamp_in_graph: bool = False
     shared_latents: bool = False
     noise_layer: bool = False
+    deterministic: bool = False
 
 
 class Ascent(NamedTuple):
@@ -65,9 +68,11 @@ class Step:
         objective: Objective,
         settings: StepSettings,
         on_note: Callable[[str], None],
+        cores: int | None = None,
     ) -> None:
+        """``cores`` is that of ``side_by_side``."""
         self.generator, self.objective, self.settings = generator, objective, settings
-        self.on_note = on_note
+        self.on_note, self._cores = on_note, cores
         self.images_per_pass = settings.images_per_pass
         self.slots = Slots.begin([], generator.class_embeddings[:0], 0)
         self._latents: Tensor  # [T, Z, D]
@@ -138,7 +143,7 @@ class Step:
         self._stack.close()
         device = self.slots.start.device
         self._run_passes: Map[Ascent] = self._stack.enter_context(
-            side_by_side(device, len(self._passes))
+            side_by_side(device, len(self._passes), self._cores)
         )
 
     def prepare(self) -> None:
@@ -146,7 +151,8 @@ class Step:
 
         With a noise layer that is how far they are apart, at most.
         """
-        drawn = [self._latents[part.trials, part.latents] for part in self._passes]
+        # Copies, here and in _run_pass: libraries choose among their kernels by where numbers lie.
+        drawn = [self._latents[part.trials, part.latents].clone() for part in self._passes]
         prepare = self.generator.prepare_latents
         prepared = drawn if self.settings.noise_layer else [prepare(latents) for latents in drawn]
         paired = images_together(self.objective) > 1
@@ -166,17 +172,31 @@ class Step:
         self.update(ascent)
 
     def update(self, ascent: Ascent) -> None:
-        distance = pooled_spread(ascent.pooled)
-        self._update(self.slots, ascent.log_prob, distance, ascent.gradient)
+        parts = [(self.slots, ascent)]
+        if self.settings.deterministic:
+            rows = zip(*(tensor.split(1) for tensor in ascent), strict=True)
+            apart = [Ascent(*(tensor.clone() for tensor in row)) for row in rows]
+            parts = list(zip(self.slots.apart(), apart, strict=True))
+        for slots, found in parts:
+            self._update(slots, found.log_prob, pooled_spread(found.pooled), found.gradient)
 
     def halve(self, error: BaseException) -> None:
-        """Make do with half as many images in a pass; raise ``error`` if there is one only."""
+        """Make do with half as many images in a pass; raise ``error`` if there is one only.
+
+        ``AmfastError`` where passes have to keep their size.
+        """
         most = max(
             (p.trials.stop - p.trials.start) * (p.latents.stop - p.latents.start)
             for p in self._passes
         )
         if most <= images_together(self.objective):
             raise error
+        if self.settings.deterministic:
+            raise AmfastError(
+                f"out of memory with {most} images in a pass, and passes of another size would "
+                "round otherwise, which --deterministic rules out: start a new run with "
+                f"--microbatch {most // 2}"
+            ) from error
         self.images_per_pass = most // 2
         self.on_note(
             f"out of memory with {most} images in a pass: going on with {self.images_per_pass}; "
@@ -205,7 +225,7 @@ class Step:
     def _run_pass(self, item: tuple[Pass, Any, Tensor | None]) -> Ascent:
         part, prepared, gaps = item
         width = self.slots.start.shape[1]
-        variables = self.slots.variables[part.trials]
+        variables = self.slots.variables[part.trials].clone()
         embeddings = variables[:, :width].requires_grad_()
         leaves, seen = [embeddings], embeddings
         if self.settings.clamp_in_graph:

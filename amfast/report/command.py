@@ -22,9 +22,12 @@ def reproduce_command(config: RunConfig, class_names: Mapping[int, str]) -> str:
         classes = ",".join(_ranges(config.classes))
     words = ["amfast", "run", "--classes", classes]
     given = config.model_dump(exclude={"classes"})
-    usual = make_config(
-        classes=config.classes, method=config.method, profile=config.profile
-    ).model_dump() | {"method": "am-l", "profile": "paper"}
+    implied = {name: getattr(config, name) for name in ("method", "profile", "deterministic")}
+    usual = make_config(classes=config.classes, **implied).model_dump() | {
+        "method": "am-l",
+        "profile": "paper",
+        "deterministic": False,
+    }
     for name, value in given.items():
         if value == usual[name]:
             continue

@@ -352,7 +352,11 @@ def _claim_number(outdir: Path) -> tuple[int, Path]:
 
 
 def _differences(run: RunDirectory, config: RunConfig, facts: RunFacts) -> list[str]:
-    stored, asked = _identity(run.config, run.facts), _identity(config, facts)
+    any_batch = run.config.deterministic and config.deterministic
+    stored, asked = (
+        _identity(of, given, any_batch=any_batch)
+        for of, given in ((run.config, run.facts), (config, facts))
+    )
     return [
         f"{name}: {shorten(str(stored.get(name)), 80)} in the run, "
         f"{shorten(str(asked.get(name)), 80)} asked for"
@@ -361,14 +365,16 @@ def _differences(run: RunDirectory, config: RunConfig, facts: RunFacts) -> list[
     ]
 
 
-def _identity(config: RunConfig, facts: RunFacts) -> dict[str, Any]:
+def _identity(config: RunConfig, facts: RunFacts, *, any_batch: bool) -> dict[str, Any]:
     """What must be the same for two runs to give the same bytes, by the name a user would know.
 
-    The fingerprint stands for the weights' file, which may have moved.
+    The fingerprint stands for the weights' file, which may have moved. With ``any_batch`` the size
+    of a batch is left out.
     """
     generator = json.loads(json.dumps(facts.generator))  # tuples and lists alike
+    elsewhere = {"weights", "classifier_weights"} | ({"batch_embeddings"} if any_batch else set())
     return {
-        **config.model_dump(exclude={"weights", "classifier_weights"}),
+        **config.model_dump(exclude=elsewhere),
         **{f"generator.{key}": value for key, value in generator.items() if key != "name"},
         "classifier.fingerprint": facts.classifier["fingerprint"],
         "class names": facts.class_names,

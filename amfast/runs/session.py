@@ -19,6 +19,7 @@ from amfast.errors import RunError
 from amfast.generators import Generator, load_generator
 from amfast.images.picture import PictureRow, side_by_side
 from amfast.metrics.embedding import EmbeddingScore, evaluation_latents, sample_images
+from amfast.optimize.determinism import fix_cublas
 from amfast.optimize.engine import Progress, TrialResult
 from amfast.optimize.slots import Slots
 from amfast.optimize.trials import Trial, plan_trials
@@ -112,6 +113,8 @@ def prepare(
         dtype=dtype, **values,
     )  # fmt: skip
     target = resolve_device(checked.device)
+    if checked.deterministic and target.type == "cuda":
+        fix_cublas()
     precision = resolve_dtype(checked.dtype, target)
     (name,) = (key for key, value in DTYPES.items() if value == precision)
     resolved = {

@@ -43,6 +43,20 @@ def test_the_threads_are_shared_out(
     assert {threads for _, threads in met} == {each}
 
 
+def test_cores_that_are_given_take_a_thread_each() -> None:
+    torch.set_num_threads(1)
+    barrier = threading.Barrier(3, timeout=30)
+
+    def meet(_: int) -> int:
+        barrier.wait()
+        return torch.get_num_threads()
+
+    with side_by_side(CPU, 5, cores=3) as run:
+        assert run(meet, range(3)) == [1, 1, 1]
+    with side_by_side(CPU, 5, cores=1) as run:
+        assert run(lambda _: threading.get_ident(), range(2)) == [threading.get_ident()] * 2
+
+
 @pytest.mark.parametrize(("device", "passes"), [("cpu", 1), ("cuda", 8)])
 def test_one_pass_or_an_accelerator_stays_in_this_thread(
     four_threads: None, device: str, passes: int

@@ -44,6 +44,7 @@ def parsed(command: str) -> RunConfig:
          " --init top-5 --noise-layer --stop prob=0.95"),
         ({"microbatch": 5, "batch_embeddings": 1, "latents": 4, "steps": 6},
          " --steps 6 --latents 4 --batch-embeddings 1 --microbatch 5"),
+        ({"deterministic": True, "device": "cpu"}, " --device cpu --deterministic"),
         ({"weights": "/a b/$(id)/'x'.pth", "truncation": 0.5},
          """ --weights '/a b/$(id)/'"'"'x'"'"'.pth' --truncation 0.5"""),
         ({"generator": "biggan-256", "classifier": "timm:vit", "classifier_weights": "random"},
