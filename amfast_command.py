@@ -14,8 +14,11 @@ def main() -> None:
     signal.signal(signal.SIGINT, _leave)
     from amfast.cli import main as run
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    run()
+    try:
+        run()  # which hears Ctrl-C by itself
+    finally:
+        # Nothing is left to interrupt, and a handler called while Python ends would be a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _leave(*_: object) -> None:

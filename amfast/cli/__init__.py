@@ -24,6 +24,7 @@ from amfast.cli import (
     weights,
 )
 from amfast.cli.console import complain
+from amfast.cli.interrupt import INTERRUPTED, interrupts
 from amfast.errors import AmfastError
 
 app = typer.Typer(
@@ -57,11 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     0 done, 1 failed, 2 wrong usage, 3 some trials failed, 130 interrupted.
     """
+    with interrupts():
+        _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     try:
         try:
             app(args=arguments)
         finally:
             sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except AmfastError as error:
         complain(str(error))
         sys.exit(error.exit_code)

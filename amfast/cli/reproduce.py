@@ -11,12 +11,11 @@ from rich.table import Table
 
 from amfast.cli import options
 from amfast.cli.console import cell, complain, print_json, printable, say, stdout
+from amfast.cli.interrupt import INTERRUPTED
 from amfast.cli.progress import RunDisplay
 from amfast.device import keep_freed_memory
 from amfast.experiments import EXPERIMENTS, Reporter, Reproduction
 from amfast.experiments import reproduce as reproduce_experiment
-
-INTERRUPTED = 130
 
 #: Of the measures in ``experiment.json``.
 _SHOWN = ("lpips", "ms_ssim", "top1", "inception_score", "fid")

@@ -13,6 +13,7 @@ import typer
 from amfast.cli import options
 from amfast.cli.console import complain, print_json
 from amfast.cli.executors import choose_executor
+from amfast.cli.interrupt import INTERRUPTED
 from amfast.cli.progress import RunDisplay, show_plan, show_summary
 from amfast.cli.weights import fetch_all
 from amfast.device import keep_freed_memory
@@ -22,7 +23,7 @@ from amfast.runs.plan import plan_run
 from amfast.runs.session import Job, execute, in_this_process, prepare
 from amfast.weights.catalogue import CATALOGUE
 
-SOME_FAILED, INTERRUPTED = 3, 130
+SOME_FAILED = 3
 
 
 def register(app: typer.Typer) -> None:

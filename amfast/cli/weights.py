@@ -23,6 +23,7 @@ from rich.table import Table
 
 from amfast.cli import options
 from amfast.cli.console import complain, print_json, stderr, stdout
+from amfast.cli.interrupt import INTERRUPTED
 from amfast.errors import WeightsError
 from amfast.weights import store
 from amfast.weights.download import PATIENCE, Patience, Transfer
@@ -30,7 +31,6 @@ from amfast.weights.download import PATIENCE, Patience, Transfer
 commands = typer.Typer(no_args_is_help=True)
 
 Names = Annotated[list[str], typer.Argument(help="Names, as amfast weights list gives them.")]
-INTERRUPTED = 130
 
 
 def register(app: typer.Typer) -> None:
