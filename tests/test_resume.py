@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -17,60 +22,141 @@ from amfast.generators import BigGANGenerator, load_generator
 from amfast.generators.biggan import infer_config, load_reference
 from amfast.optimize.trials import plan_trials
 from amfast.weights.files import read_safetensors
-from tests.command import SMALL, amfast, contents, listing, start_amfast
+from tests.command import SMALL, contents, listing, wait_for
+from tests.forks import Forks
 
-KILLS = 5
-STEPS = ("--steps", "16", "--steps-per-latents", "4")
-
-
-def wait_until_it_runs(process):
-    assert any(line.startswith("run directory: ") for line in process.stderr)
+KILLS = 20
+STEPS = ("--steps", "40", "--steps-per-latents", "4", "--batch-embeddings", "2")
+OPTIONS = (*SMALL, *STEPS, "--resume")
 
 
-def test_killed_and_resumed_equals_uninterrupted(tmp_path):
-    options = (*SMALL, *STEPS, "--batch-embeddings", "2", "--resume", "--outdir")
-    with start_amfast(*options, "whole", cwd=tmp_path) as process:
-        wait_until_it_runs(process)
-        began = time.monotonic()
-        process.communicate()
-        length = time.monotonic() - began
-    assert process.returncode == 0
+class Undisturbed(NamedTuple):
+    run_dir: Path
+    #: Seconds until the run directory is there, and from then on to the end of the last trial.
+    start: float
+    work: float
 
-    moments, finished = random.Random(0), []
+
+@pytest.fixture(scope="module")
+def whole(amfast_forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    cwd = tmp_path_factory.mktemp("whole")
+    moments = [time.monotonic()]
+    fork = amfast_forks.start(*OPTIONS, cwd=cwd)
+    for said in ("run directory: ", "scoring"):
+        wait_for(lambda said=said: said in fork.stderr.read_text())
+        moments.append(time.monotonic())
+    assert fork.wait() == 0, fork.stderr.read_text()
+    began, there, done = moments
+    return Undisturbed(the_run(cwd), there - began, done - there)
+
+
+def the_run(cwd: Path) -> Path:
+    """The one run below ``cwd``; a kill may leave a directory that was about to become one."""
+    (run_dir,) = cwd.glob("runs/0*")
+    return run_dir
+
+
+def trials(cwd: Path) -> list[str]:
+    return listing_of(cwd.glob("runs/0*/trials/*.safetensors"))
+
+
+def listing_of(paths: Iterable[Path]) -> list[str]:
+    return sorted(path.name for path in paths)
+
+
+def assert_same(cwd: Path, undisturbed: Path) -> None:
+    """The run below ``cwd`` ended as one to which nothing happened."""
+    assert contents(the_run(cwd)) == contents(undisturbed)
+    assert listing(the_run(cwd)) == listing(undisturbed)
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, amfast_forks, whole):
+    """At moments of the start, in which a run directory is made, and of the work on the trials."""
+    cwd, moments, finished = tmp_path / "killed", random.Random(0), []
+    cwd.mkdir()
     for _ in range(KILLS):
-        with start_amfast(*options, "killed", cwd=tmp_path) as process:
-            wait_until_it_runs(process)
-            time.sleep(moments.uniform(0, length / 4))
-            process.kill()
-        assert process.returncode == -signal.SIGKILL
-        finished.append(len(list(tmp_path.glob("killed/*/trials/*.safetensors"))))
-    assert finished == sorted(finished)  # nothing is ever lost
-    assert amfast(*options, "killed", "--quiet", cwd=tmp_path).returncode == 0
+        fork = amfast_forks.start(*OPTIONS, cwd=cwd)
+        time.sleep(moments.uniform(whole.start / 2, whole.start + whole.work / 8))
+        os.kill(fork.pid, signal.SIGKILL)
+        assert fork.wait() == -signal.SIGKILL
+        finished.append(trials(cwd))
+    for before, after in pairwise(finished):  # nothing is ever lost
+        assert set(before) <= set(after)
+    assert amfast_forks.start(*OPTIONS, cwd=cwd).wait() == 0
+    assert_same(cwd, whole.run_dir)
 
-    (whole,), (killed,) = (list((tmp_path / name).iterdir()) for name in ("whole", "killed"))
-    assert contents(killed) == contents(whole)
-    assert listing(killed) == listing(whole)
+
+#: The kernel ends the process in the midst of the first file that is longer than this.
+CUT = """
+import resource, signal
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, -1))
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+"""
+#: The process ends as the nth file or directory is about to be flushed to the disk.
+UNFLUSHED = """
+import os, signal
+from itertools import count
+calls, sync = count(1), os.fsync
+
+def flush(descriptor):
+    if next(calls) == {n}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    sync(descriptor)
+
+os.fsync = flush
+"""
+
+
+def test_killed_in_the_midst_of_a_write(tmp_path, amfast_forks):
+    """A trial's file is cut off, or whole but not renamed, or renamed but not flushed."""
+    cwd = tmp_path / "killed"
+    cwd.mkdir()
+    # No trial draws latents twice: their own files are all that is written.
+    options = (*OPTIONS, "--batch-embeddings", "1", "--steps", "8", "--steps-per-latents", "8")
+    assert amfast_forks.start(*options, cwd=cwd, before=CUT).wait() == -signal.SIGXFSZ
+    assert listing(cwd) == ["runs", "runs/.0001.new", "runs/.0001.new/.run.json.tmp",
+                            "runs/.0001.new/trials"]  # fmt: skip
+
+    fork = amfast_forks.start(*options, cwd=cwd)
+    wait_for(lambda: list(cwd.glob("runs/0*")))
+    os.kill(fork.pid, signal.SIGKILL)
+    assert fork.wait() == -signal.SIGKILL
+    kept = len(trials(cwd))
+    for before, ended_by, more, left in (
+        (CUT, signal.SIGXFSZ, 0, 1),
+        (UNFLUSHED.format(n=1), signal.SIGKILL, 0, 1),
+        (UNFLUSHED.format(n=2), signal.SIGKILL, 1, 0),
+        (UNFLUSHED.format(n=3), signal.SIGKILL, 1, 1),
+    ):
+        assert amfast_forks.start(*options, cwd=cwd, before=before).wait() == -ended_by
+        kept += more
+        assert len(trials(cwd)) == kept
+        assert len(list(the_run(cwd).glob("trials/.*.tmp"))) == left
+    undisturbed = tmp_path / "undisturbed"
+    undisturbed.mkdir()
+    for where in (cwd, undisturbed):
+        assert amfast_forks.start(*options, cwd=where).wait() == 0
+    assert_same(cwd, the_run(undisturbed))
 
 
 @pytest.mark.parametrize("damage", [False, True])
-def test_a_batch_under_way_goes_on_from_its_last_resample(tmp_path, damage):
-    options = (*SMALL, *STEPS, "--batch-embeddings", "64", "--resume", "--outdir")
-    assert amfast(*options, "whole", "--quiet", cwd=tmp_path).returncode == 0
-    with start_amfast(*options, "killed", cwd=tmp_path) as process:
-        while not (under_way := list(tmp_path.glob("killed/*/under-way.safetensors"))):
-            assert process.poll() is None
-            time.sleep(0.001)
-        process.kill()
-    assert not list(tmp_path.glob("killed/*/trials/*.safetensors"))
+def test_a_batch_under_way_goes_on_from_its_last_resample(tmp_path, amfast_forks, whole, damage):
+    cwd, options = tmp_path / "killed", (*OPTIONS, "--batch-embeddings", "64")
+    cwd.mkdir()
+    fork = amfast_forks.start(*options, cwd=cwd)
+    wait_for(lambda: list(cwd.glob("runs/0*/under-way.safetensors")))
+    os.kill(fork.pid, signal.SIGKILL)
+    assert fork.wait() == -signal.SIGKILL
+    assert not trials(cwd)
     if damage:
-        under_way[0].write_bytes(under_way[0].read_bytes()[:-9])
-    done = amfast(*options, "killed", cwd=tmp_path)
-    assert done.returncode == 0
+        under_way = the_run(cwd) / "under-way.safetensors"
+        under_way.write_bytes(under_way.read_bytes()[:-9])
+    again = amfast_forks.start(*options, cwd=cwd)
+    assert again.wait() == 0
+    text = again.stderr.read_text()
     said = "under-way.safetensors is damaged and will be done again"
-    assert ("6 trials go on from step" in done.stderr, said in done.stderr) == (not damage, damage)
-    (whole,), (killed,) = (list((tmp_path / name).iterdir()) for name in ("whole", "killed"))
-    assert contents(killed) == contents(whole)
-    assert listing(killed) == listing(whole)
+    assert ("6 trials go on from step" in text, said in text) == (not damage, damage)
+    assert_same(cwd, whole.run_dir)
 
 
 def optimised(generator, classifier, *, steps, **batching):
