@@ -135,7 +135,8 @@ class _Tasks:
 
         streams: Any = list(self._streams)
         ray.wait(streams, num_returns=1, timeout=1)
-        for stream in ray.wait(streams, num_returns=len(streams), timeout=0)[0]:
+        ready: Any = ray.wait(streams, num_returns=len(streams), timeout=0)[0]
+        for stream in ready:
             event: Event
             try:
                 event = ray.get(next(stream))
