@@ -151,8 +151,7 @@ class Step:
 
         With a noise layer that is how far they are apart, at most.
         """
-        # Copies, here and in _run_pass: libraries choose among their kernels by where numbers lie.
-        drawn = [self._latents[part.trials, part.latents].clone() for part in self._passes]
+        drawn = [self._own(self._latents[part.trials, part.latents]) for part in self._passes]
         prepare = self.generator.prepare_latents
         prepared = drawn if self.settings.noise_layer else [prepare(latents) for latents in drawn]
         paired = images_together(self.objective) > 1
@@ -175,10 +174,18 @@ class Step:
         parts = [(self.slots, ascent)]
         if self.settings.deterministic:
             rows = zip(*(tensor.split(1) for tensor in ascent), strict=True)
-            apart = [Ascent(*(tensor.clone() for tensor in row)) for row in rows]
+            apart = [Ascent(*map(self._own, row)) for row in rows]
             parts = list(zip(self.slots.apart(), apart, strict=True))
         for slots, found in parts:
             self._update(slots, found.log_prob, pooled_spread(found.pooled), found.gradient)
+
+    def _own(self, part: Tensor) -> Tensor:
+        """A part of a tensor that is to be read by itself.
+
+        Libraries choose among their kernels by where numbers lie in memory, which depends on the
+        other trials unless it is a copy.
+        """
+        return part.clone() if self.settings.deterministic else part
 
     def halve(self, error: BaseException) -> None:
         """Make do with half as many images in a pass; raise ``error`` if there is one only.
@@ -225,7 +232,7 @@ class Step:
     def _run_pass(self, item: tuple[Pass, Any, Tensor | None]) -> Ascent:
         part, prepared, gaps = item
         width = self.slots.start.shape[1]
-        variables = self.slots.variables[part.trials].clone()
+        variables = self._own(self.slots.variables[part.trials])
         embeddings = variables[:, :width].requires_grad_()
         leaves, seen = [embeddings], embeddings
         if self.settings.clamp_in_graph:

@@ -76,6 +76,20 @@ def test_finished_run_is_resumed_in_a_moment(finished, tmp_path, invoke):
     assert report["seconds_per_trial"] == stored["seconds_per_trial"] > 0
 
 
+def test_a_deterministic_run_is_the_same_in_any_batch(tmp_path, invoke):
+    refused = invoke(*SMALL, "--deterministic", "--compile", "on")
+    assert_refused(refused, 2, "compile: on, and compilers .*: deterministic takes off, or auto")
+    assert not listing(tmp_path)
+    assert invoke(*SMALL, "--deterministic", "--quiet").returncode == 0
+    file = tmp_path / "runs" / "0001-embedded-am-l-s0" / "run.json"
+    config = json.loads(file.read_text())["config"]
+    assert (config["deterministic"], config["compile"]) == (True, "off")
+    again = (*SMALL, "--resume", "--batch-embeddings", "2")
+    assert "6 of 6 trials are finished" in invoke(*again, "--deterministic").stderr
+    different = invoke(*again, "--outdir", file.parent)
+    assert_refused(different, 1, "another run: batch_embeddings: 1 in .*; deterministic: True in")
+
+
 def test_resuming_nothing_starts_a_run_and_says_so(tmp_path, invoke):
     answer = invoke(*SMALL, "--classes", "0", "--trials", "1", "--resume", "--outdir", "none")
     assert answer.returncode == 0
