@@ -68,7 +68,7 @@ def optimised(networks: Networks, threads: int, batch: int, **values: Any) -> li
 @pytest.mark.parametrize(
     "values",
     [
-        {"steps": 4, "latents": 1},  # which rounded otherwise on 3 threads, as others may elsewhere
+        {"steps": 4, "latents": 1},  # on 3 threads the usual way rounds otherwise, here at least
         {"steps": 3, "latents": 2, "noise_layer": True},
         {"steps": 3, "latents": 4, "method": "am-d-l"},
         {"steps": 3, "latents": 4, "method": "am-d-s", "diversity": "pixel", "microbatch": 3},
