@@ -16,6 +16,7 @@ from amfast.errors import UsageError
 from amfast.generators.protocol import Generator, device_of
 from amfast.metrics.embedding import EmbeddingScore, score_embedding
 from amfast.metrics.ranking import FLOOR, rank
+from amfast.ops import on_fallback, refuse_slower_paths, slower_paths
 from amfast.optimize.compiled import compiled_for
 from amfast.optimize.determinism import deterministic_torch
 from amfast.optimize.diversity import DiversityTerm, Phi
@@ -102,6 +103,7 @@ def optimize(
     microbatch: int | None = None,
     deterministic: bool = False,
     compile: CompileMode = "auto",
+    strict: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_note: Callable[[str], None] = lambda note: None,
 ) -> Result:
@@ -127,7 +129,8 @@ def optimize(
     torch's settings are its own meanwhile, and as they were afterwards. ``compile`` puts the
     classifier under ``torch.compile`` and, on CUDA, the step into a CUDA graph; ``"auto"`` does so
     on CUDA alone. ``on_note`` hears of what a user should know, such as a smaller pass after memory
-    ran out.
+    ran out or an operator whose kernel failed. ``strict`` raises ``AmfastError`` where a slower
+    path would serve: a reference in a kernel's place, or no ``torch.compile`` where it was meant.
 
     Works on the generator's device, where the classifier must be too; on a CPU, passes run side by
     side in threads, so both must be callable from several at once, as any ``nn.Module`` is that
@@ -166,12 +169,14 @@ def optimize(
         deterministic=deterministic,
         device=str(device),
         compile=compile,
+        strict=strict,
     )
     check_method(generator, classifier, config)
     wanted = plan_trials(config.classes, config.trials, config.seed)
-    found = run_trials(generator, classifier, config, wanted, on_progress, on_note=on_note)
-    results = sorted(found, key=lambda result: result.trial)
-    return Result(config, results, score_trials(generator, classifier, config, results))
+    with on_fallback(on_note, strict=strict):
+        found = run_trials(generator, classifier, config, wanted, on_progress, on_note=on_note)
+        results = sorted(found, key=lambda result: result.trial)
+        return Result(config, results, score_trials(generator, classifier, config, results))
 
 
 def engine_settings(generator: Generator, classifier: Classifier, config: RunConfig) -> Settings:
@@ -190,7 +195,7 @@ def engine_settings(generator: Generator, classifier: Classifier, config: RunCon
         slots=config.batch_embeddings,
         stop=parse_stop(config.stop),
         loss_scale=initial_loss_scale(generator, classifier),
-        graph=config.compile,
+        graph="on" if config.strict and config.compile == "auto" else config.compile,
         keep_shape=device_of(generator).type == "cuda" and not config.deterministic,
         weight_decay=profile.weight_decay,
         clamp_in_graph=profile.clamp_in_graph,
@@ -254,6 +259,13 @@ def run_trials(
     """
     if not trials:
         return iter(())
+    device = device_of(generator).type
+    slower = slower_paths(device)
+    if config.strict:
+        refuse_slower_paths(slower)
+    elif device == "cuda":  # of the CPU, importing amfast.ops has said it
+        for said in slower:
+            on_note(said)
     settings = engine_settings(generator, classifier, config)
     method = METHODS[config.method]
     start, noise = parse_init(config.init, method), method.noise
@@ -267,7 +279,7 @@ def run_trials(
         objective = objective_for(classifier, config)
         paired, size = images_together(objective), objective.input_spec.size
         passes = plan_passes(together, settings.latents, settings.images_per_pass, paired)
-        required = config.compile == "on"
+        required = config.compile == "on" or config.strict
         classifier = compiled_for(
             classifier, passes, table.device, size=size, required=required, on_note=on_note
         )
@@ -335,8 +347,11 @@ def score_trials(
 def check_method(generator: Generator, classifier: Classifier, config: RunConfig) -> None:
     """Raise ``UsageError`` before any work if the method cannot start for one of the classes.
 
-    Also if it compares feature maps and the classifier names none.
+    Also if it compares feature maps and the classifier names none. ``AmfastError`` if ``strict``
+    cannot be had on this machine.
     """
+    if config.strict:
+        refuse_slower_paths(slower_paths(device_of(generator).type))
     maps = isinstance(classifier, ModuleClassifier) and classifier.spec.feature_layers
     wanted = METHODS[config.method].explicit_diversity and config.diversity == "conv5"
     if wanted and not maps:

@@ -51,7 +51,7 @@ class RunConfig(BaseModel):
     classifier under ``torch.compile`` and, on CUDA, the step as a CUDA graph; ``"auto"`` does so on
     CUDA alone. ``weights`` is the generator's file where it is not its own, or ``"random"``.
     ``classifier_weights`` likewise. ``truncation``, ``truncation_stats`` and ``eps`` are those of
-    ``load_generator``.
+    ``load_generator``. ``strict`` fails where a slower path would serve, and decides nothing else.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,6 +83,7 @@ class RunConfig(BaseModel):
     dtype: DtypeName = "auto"
     deterministic: bool = False
     compile: CompileMode = Field("auto", validate_default=True)
+    strict: bool = False
 
     @field_validator("init")
     @classmethod

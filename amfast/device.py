@@ -1,6 +1,4 @@
-"""Which device and which precision ``auto`` means, when a device is lost to its process, and
-keeping the CPU allocator's pages.
-"""
+"""Which device and which precision ``auto`` means, and keeping the CPU allocator's pages."""
 
 from __future__ import annotations
 
@@ -10,6 +8,7 @@ import platform
 import torch
 
 from amfast.config import DtypeName
+from amfast.device_errors import is_device_error as is_device_error
 from amfast.errors import UsageError
 
 DTYPES: dict[DtypeName, torch.dtype] = {
@@ -17,28 +16,6 @@ DTYPES: dict[DtypeName, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-
-#: What CUDA says of errors after which every later call of the process fails too (cudaError 214,
-#: 220, 700-719, 999), or of a device that is gone (46, 100), and what cuBLAS and cuDNN call them.
-_DEVICE_ERRORS = (
-    "uncorrectable ECC error",
-    "uncorrectable NVLink error",
-    "illegal memory access",
-    "the launch timed out",
-    "context is destroyed",
-    "device-side assert triggered",
-    "hardware stack error",
-    "illegal instruction",
-    "misaligned address",
-    "operation not supported on global/shared address space",
-    "invalid program counter",
-    "unspecified launch failure",
-    "unknown error",
-    "busy or unavailable",
-    "no CUDA-capable device is detected",
-    "CUBLAS_STATUS_EXECUTION_FAILED",
-    "CUDNN_STATUS_EXECUTION_FAILED",
-)
 
 
 def resolve_device(name: str | torch.device) -> torch.device:
@@ -79,26 +56,6 @@ def resolve_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
     if device.type == "cpu":
         return torch.float32
     return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-
-
-def is_device_error(error: BaseException) -> bool:
-    """Whether only a fresh process can use the device again, or none can.
-
-    A kernel that faults takes CUDA's context with it: from then on every call of the process fails,
-    and memory, streams and results on the device are lost. So nothing can be tried again here, and
-    the same work may well succeed in another process. The error comes late, at some call that waits
-    for the device.
-
-    Judged by what CUDA says, because the type does not tell: ``torch.AcceleratorError`` is also a
-    refused launch or a spoilt recording, after which the device is as good as before, and Triton,
-    cuBLAS and cuDNN raise a bare ``RuntimeError``. Running out of memory poisons nothing
-    (``amfast.optimize.memory.out_of_memory``).
-    """
-    if not isinstance(error, RuntimeError) or isinstance(error, torch.OutOfMemoryError):
-        return False
-    said = str(error)
-    known = any(name in said for name in ("CUDA", "CUBLAS", "CUDNN"))
-    return known and any(phrase in said for phrase in _DEVICE_ERRORS)
 
 
 def keep_freed_memory() -> None:

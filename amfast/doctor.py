@@ -10,11 +10,14 @@ from typing import Any
 import torch
 
 from amfast.device import resolve_device, resolve_dtype
-from amfast.ops import implementations
+from amfast.ops import implementations, slower_paths
 
 
 def examine() -> dict[str, Any]:
-    """Versions, devices with the precision that ``auto`` picks, and each op's implementation."""
+    """Versions, devices with the precision that ``auto`` picks, and each op's implementation.
+
+    ``slower`` is why operators on the device of ``auto`` run slower than they could.
+    """
     devices = {
         "cpu": f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
     }
@@ -30,5 +33,6 @@ def examine() -> dict[str, Any]:
             **{package: version(package) for package in packages},
         },
         "devices": devices,
+        "slower": slower_paths(chosen.type),
         "ops": [asdict(op) for op in implementations()],
     }

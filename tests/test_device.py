@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from amfast.device import is_device_error, keep_freed_memory, resolve_device, resolve_dtype
+from amfast.device import keep_freed_memory, resolve_device, resolve_dtype
+from amfast.device_errors import is_device_error, out_of_memory
 from amfast.errors import UsageError
 
 
@@ -88,6 +89,7 @@ def test_errors_that_only_a_fresh_process_survives(error: RuntimeError) -> None:
 )
 def test_errors_that_leave_the_device_as_it_was(error: BaseException) -> None:
     assert not is_device_error(error)
+    assert out_of_memory(error) == any(w in str(error) for w in ("out of memory", "ALLOC_FAILED"))
 
 
 def test_allocator_setting_is_harmless() -> None:

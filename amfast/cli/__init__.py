@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import torch
 import typer
 
 from amfast.cli import (
@@ -25,7 +24,9 @@ from amfast.cli import (
 )
 from amfast.cli.console import complain
 from amfast.cli.interrupt import INTERRUPTED, interrupts
+from amfast.device_errors import is_device_error, out_of_memory
 from amfast.errors import AmfastError
+from amfast.text import first_line
 
 app = typer.Typer(
     name="amfast",
@@ -78,14 +79,11 @@ def _run(arguments: Sequence[str] | None) -> None:
         sys.stdout = None  # or Python would try once more on its way out
         sys.exit(AmfastError.exit_code)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if is_device_error(error):
+            complain(f"the device failed: {first_line(error)}; start amfast anew to use it again")
+        elif out_of_memory(error):
+            hint = "try fewer --latents or a smaller --microbatch"
+            complain(f"out of memory: {hint} ({first_line(error)})")
+        else:
             raise
-        said = (str(error).splitlines() or [""])[0]
-        complain(f"out of memory: try fewer --latents or a smaller --microbatch ({said})")
         sys.exit(AmfastError.exit_code)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Torch has a type for it on CUDA, and on the CPU a RuntimeError like any other."""
-    kinds = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, kinds) or "can't allocate memory" in str(error)

@@ -25,6 +25,9 @@ def doctor(as_json: options.Json = False) -> None:
         stdout.print(f"[bold]{title}[/bold]")
         for name, value in report[title].items():
             stdout.print(f"  {name}: {value}", highlight=False, markup=False)
+    for said in report["slower"]:
+        stdout.print(f"slower: {said}", highlight=False, markup=False)
+        stdout.print("  amfast run --strict refuses that", highlight=False)
     table = Table(title="implementations", title_justify="left")
     for heading in ("op", "device", "implementation", "why"):
         table.add_column(heading, no_wrap=heading == "op")

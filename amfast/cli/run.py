@@ -17,10 +17,13 @@ from amfast.cli.interrupt import INTERRUPTED
 from amfast.cli.progress import RunDisplay, show_plan, show_summary
 from amfast.cli.weights import fetch_all
 from amfast.device import keep_freed_memory
+from amfast.device_errors import is_device_error
+from amfast.errors import AmfastError
 from amfast.report import Report, report_if_possible
 from amfast.runs.directory import STATE_FILES
 from amfast.runs.plan import plan_run
 from amfast.runs.session import Job, execute, in_this_process, prepare
+from amfast.text import first_line
 from amfast.weights.catalogue import CATALOGUE
 
 SOME_FAILED = 3
@@ -98,6 +101,9 @@ def run(
         str,
         typer.Option(help="auto, on or off: torch.compile and CUDA graphs; auto means on CUDA."),
     ] = "auto",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail where a slower path would serve.")
+    ] = False,
     executor: Annotated[
         str,
         typer.Option(help="inline (here), local (a process per device) or ray (a cluster)."),
@@ -171,6 +177,7 @@ def run(
         dtype=dtype,
         deterministic=deterministic,
         compile=compile,
+        strict=strict,
     )
     if dry_run:
         return _show_plan(job, as_json=as_json)
@@ -185,8 +192,15 @@ def run(
                 written = report_if_possible(path, job.generator, on_failure=complain)
         except KeyboardInterrupt:
             display.close()
-            complain(_how_to_resume(display.run_dir))
+            complain(_how_to_resume("interrupted", display.run_dir))
             raise typer.Exit(INTERRUPTED) from None
+        except RuntimeError as error:
+            if not is_device_error(error):
+                raise
+            display.close()
+            happened = f"the device failed and is lost to this process ({first_line(error)})"
+            complain(_how_to_resume(happened, display.run_dir))
+            raise typer.Exit(AmfastError.exit_code) from None
     directory = outcome.directory
     failed = outcome.summary["failed"]
     if as_json:
@@ -223,9 +237,9 @@ def _show_plan(job: Job, *, as_json: bool) -> None:
         show_plan(plan, job.config)
 
 
-def _how_to_resume(run_dir: Path | None) -> str:
+def _how_to_resume(happened: str, run_dir: Path | None) -> str:
     if run_dir is None:
-        return "interrupted before the run began; nothing was written"
+        return f"{happened} before the run began; nothing was written"
     # Counted on the disk: the interrupt may have come between a trial's writing and its report.
     finished = len(list(run_dir.glob("trials/*.safetensors")))
     command = [argument for argument in sys.argv[1:] if argument != "--resume"]
@@ -233,7 +247,7 @@ def _how_to_resume(run_dir: Path | None) -> str:
     kept = f"{finished} finished trials"
     if any(run_dir.glob(STATE_FILES)):
         kept += " and those under way, as of their last resample,"
-    return f"interrupted; {kept} are kept in {run_dir}; go on with: {again}"
+    return f"{happened}; {kept} are kept in {run_dir}; go on with: {again}"
 
 
 def _called_as() -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from amfast.ops._library import OpImplementation, implementations
+from amfast.ops._fallback import on_fallback, refuse_slower_paths
+from amfast.ops._library import OpImplementation, implementations, slower_paths
 from amfast.ops.cond_norm_relu import cond_norm_relu, cond_norm_relu_ref
 from amfast.ops.lpips_distance import lpips_all_pairs, lpips_distance, lpips_distance_ref
 from amfast.ops.ms_ssim import ms_ssim, ms_ssim_scale_ref
@@ -31,8 +32,11 @@ __all__ = [
     "lpips_distance_ref",
     "ms_ssim",
     "ms_ssim_scale_ref",
+    "on_fallback",
+    "refuse_slower_paths",
     "resize_to_classifier",
     "resize_to_classifier_ref",
+    "slower_paths",
     "softmax_pair_distance",
     "softmax_pair_distance_ref",
     "subpixel_norm_relu",

@@ -22,6 +22,8 @@ import torch
 from torch._ops import OpOverload
 from torch.autograd import forward_ad
 
+from amfast.ops._fallback import FAILED, with_fallback
+
 NAMESPACE = "amfast"
 PACKAGE = Path(__file__).resolve().parents[1]
 #: What Triton builds its launchers against; where it looks, whatever Debian calls its own scheme.
@@ -74,7 +76,8 @@ def define_op(
     if triton is not None:
         TRITON[name] = triton
         if WITHOUT_TRITON is None and not _has_kernel(name, "cuda"):
-            LIBRARY.impl(name, triton_function(triton), "CUDA")
+            kernel = with_fallback(name, triton_function(triton), reference)
+            LIBRARY.impl(name, kernel, "CUDA")
             _ON_TRITON.add(name)
     operator: OpOverload = getattr(torch.ops.amfast, name).default
     return operator
@@ -179,8 +182,28 @@ def implementations() -> list[OpImplementation]:
     return [_implementation(op, device) for op in ops for device in devices]
 
 
+def slower_paths(device: str) -> list[str]:
+    """Why operators on ``device``, "cpu" or "cuda", run slower than they could; empty if none does.
+
+    A sentence, without its full stop, for each reason that nobody asked for: leaving kernels out by
+    ``AMFAST_NO_EXT`` is none, nor is Triton in the place of CUDA kernels that were not built.
+    """
+    library = LIBRARIES[device]
+    if device == "cpu":
+        return [f"the references serve: {library.reason}"] if library.unintended else []
+    found = list(FAILED.values())
+    if library.unintended and _library_file(device).is_file():
+        found.append(f"the compiled CUDA kernels do not serve: {library.reason}")
+    lacking = [op for op in TRITON if not _has_kernel(op, "cuda")]
+    if lacking and not _is_set("AMFAST_NO_EXT"):
+        found.append(f"the references of {len(lacking)} operators serve: {WITHOUT_TRITON}")
+    return found
+
+
 def _implementation(op: str, device: str) -> OpImplementation:
     library = LIBRARIES[device]
+    if device == "cuda" and op in FAILED:
+        return OpImplementation(op, device, "reference", f"{FAILED[op]}.")
     if device == "cuda" and op in _ON_TRITON:
         name: Literal["compiled", "triton", "reference"] = "triton"
     else:
@@ -230,11 +253,15 @@ def _without(*variables: str) -> str | None:
     return f"{found[0]} is set" if found else None
 
 
+def _library_file(device: str) -> Path:
+    return PACKAGE / f"_C_{device}.so"
+
+
 WITHOUT_TRITON = _without("AMFAST_NO_EXT") or without_triton()
 LIBRARIES = {
-    "cpu": load_compiled(PACKAGE / "_C_cpu.so", without=_without("AMFAST_NO_EXT")),
+    "cpu": load_compiled(_library_file("cpu"), without=_without("AMFAST_NO_EXT")),
     "cuda": load_compiled(
-        PACKAGE / "_C_cuda.so", without=_without("AMFAST_NO_EXT", "AMFAST_NO_CUDA_EXT")
+        _library_file("cuda"), without=_without("AMFAST_NO_EXT", "AMFAST_NO_CUDA_EXT")
     ),
 }
 if LIBRARIES["cpu"].unintended:

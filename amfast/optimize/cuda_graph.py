@@ -7,8 +7,8 @@ from typing import Literal
 
 import torch
 
+from amfast.device_errors import is_device_error, out_of_memory
 from amfast.errors import UsageError
-from amfast.optimize.memory import out_of_memory
 from amfast.optimize.slots import Slots
 from amfast.optimize.step import Step
 
@@ -99,8 +99,10 @@ class GraphedStep:
             step.prepare()
 
     def _give_up(self, failure: RuntimeError) -> None:
+        if is_device_error(failure):
+            raise failure
         said = f"the step cannot be recorded as a CUDA graph: {failure}"
         if self._mode == "on":
-            raise UsageError(f"{said}; use --compile auto or off") from failure
+            raise UsageError(f"{said}; use --compile off") from failure
         self._mode = "off"
         self._step.on_note(f"{said}; it runs without one")

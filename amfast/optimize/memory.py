@@ -74,11 +74,6 @@ def images_per_pass(generator: Generator, objective: Objective, latents: int) ->
     return max(1, most // latents) * latents
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch found too little memory, on an accelerator or for the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
 def saved_bytes_per_image(generator: Generator, objective: Objective) -> int:
     """Bytes that autograd keeps for the backward of one more image, counted as unique storages.
 

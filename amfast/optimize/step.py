@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from amfast.device_errors import out_of_memory
 from amfast.errors import AmfastError, UsageError
 from amfast.generators.protocol import Generator
 from amfast.metrics.diversity import pooled_spread
 from amfast.optimize.diversity import latent_gaps
-from amfast.optimize.memory import Pass, out_of_memory, plan_passes
+from amfast.optimize.memory import Pass, plan_passes
 from amfast.optimize.noise_layer import apply_noise_layers
 from amfast.optimize.objective import Objective, evaluate, images_together
 from amfast.optimize.parallel import Map, side_by_side

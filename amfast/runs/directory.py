@@ -368,11 +368,13 @@ def _differences(run: RunDirectory, config: RunConfig, facts: RunFacts) -> list[
 def _identity(config: RunConfig, facts: RunFacts, *, any_batch: bool) -> dict[str, Any]:
     """What must be the same for two runs to give the same bytes, by the name a user would know.
 
-    The fingerprint stands for the weights' file, which may have moved. With ``any_batch`` the size
-    of a batch is left out.
+    The fingerprint stands for the weights' file, which may have moved; ``strict`` changes no byte,
+    nor does the size of a batch with ``any_batch``.
     """
     generator = json.loads(json.dumps(facts.generator))  # tuples and lists alike
-    elsewhere = {"weights", "classifier_weights"} | ({"batch_embeddings"} if any_batch else set())
+    elsewhere = {"weights", "classifier_weights", "strict"} | (
+        {"batch_embeddings"} if any_batch else set()
+    )
     return {
         **config.model_dump(exclude=elsewhere),
         **{f"generator.{key}": value for key, value in generator.items() if key != "name"},

@@ -19,6 +19,7 @@ from amfast.errors import RunError
 from amfast.generators import Generator, load_generator
 from amfast.images.picture import PictureRow, side_by_side
 from amfast.metrics.embedding import EmbeddingScore, evaluation_latents, sample_images
+from amfast.ops import on_fallback
 from amfast.optimize.determinism import fix_cublas
 from amfast.optimize.engine import Progress, TrialResult
 from amfast.optimize.slots import Slots
@@ -196,7 +197,12 @@ def execute(
     """
     listener = listener or Listener()
     directory = _open_directory(job, outdir, resume=resume, listener=listener)
-    with directory.lock():
+
+    def note(text: str) -> None:
+        directory.note(text)
+        listener.on_note(text)
+
+    with directory.lock(), on_fallback(note, strict=job.config.strict):
         trials = plan_trials(job.config.classes, job.config.trials, job.config.seed)
         results, damaged = directory.finished(trials)
         wanted = [trial for trial in trials if trial not in results]

@@ -18,7 +18,7 @@ SLOW = """
 import time
 import amfast.cli.run
 
-amfast.cli.run._how_to_resume = lambda run_dir: time.sleep(60)
+amfast.cli.run._how_to_resume = lambda happened, run_dir: time.sleep(60)
 """
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -68,6 +70,40 @@ def test_without_a_compiler(classifier: ModuleClassifier, monkeypatch: pytest.Mo
     assert notes == ["classifier tiny runs uncompiled: no compiler found"]
     with pytest.raises(UsageError, match=r"tiny cannot be compiled here: no compiler found; use"):
         compiled_for(classifier, required=True, **options)  # type: ignore[arg-type]
+
+
+def test_a_compiler_that_fails_at_a_later_shape(
+    classifier: ModuleClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the backward, which is compiled after the forward has returned."""
+
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Tensor:
+            raise Crash("no backward for this shape")
+
+    def fails_but_for_six(module: nn.Module, **_: object) -> Any:
+        return lambda x: module(x if len(x) == 6 else Broken.apply(x))
+
+    monkeypatch.setattr(torch, "compile", fails_but_for_six)
+    notes: list[str] = []
+    options: Any = {"passes": PASSES[:1], "device": CPU, "on_note": notes.append}
+    fast = compiled_for(classifier, required=False, **options)
+    assert not notes and fast is not classifier
+    x = torch.randn(2, 3, 4, 4, requires_grad=True)
+    for _ in range(2):
+        (mine,), (theirs,) = (
+            torch.autograd.grad(judge(x).square().sum(), x) for judge in (fast, classifier)
+        )
+        torch.testing.assert_close(mine, theirs)
+    assert notes == ["classifier tiny runs uncompiled: no backward for this shape"]
+    strict = compiled_for(classifier, required=True, **options)
+    with pytest.raises(UsageError, match="no backward for this shape; use --compile off"):
+        strict(x)
 
 
 def test_a_classifier_that_is_no_module_stays_as_it_is() -> None:

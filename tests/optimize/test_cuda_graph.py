@@ -114,7 +114,7 @@ def test_a_network_that_waits_runs_without_a_recording() -> None:
     usual = run(torch.float32, replace(SETTINGS, graph="off"))
     for a, b in zip(found, usual, strict=True):
         torch.testing.assert_close(a.embedding, b.embedding, rtol=0, atol=0)
-    with pytest.raises(UsageError, match="cannot be recorded as a CUDA graph.*use --compile auto"):
+    with pytest.raises(UsageError, match="cannot be recorded as a CUDA graph.*use --compile off"):
         run(torch.float32, replace(SETTINGS, graph="on"), network=Waiting)
 
 
