@@ -8,7 +8,6 @@ import platform
 import torch
 
 from amfast.config import DtypeName
-from amfast.device_errors import is_device_error as is_device_error
 from amfast.errors import UsageError
 
 DTYPES: dict[DtypeName, torch.dtype] = {

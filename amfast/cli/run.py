@@ -130,6 +130,12 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the newest run of these options.")
     ] = False,
+    allow_drift: Annotated[
+        bool,
+        typer.Option(
+            "--allow-drift", help="Resume a run directory on other versions or devices, recorded."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what the run would take.")
     ] = False,
@@ -185,7 +191,14 @@ def run(
     written: Report | None = None
     with RunDisplay(job.config, quiet=quiet, alone=spread is in_this_process) as display:
         try:
-            outcome = execute(job, outdir, resume=resume, listener=display, executor=spread)
+            outcome = execute(
+                job,
+                outdir,
+                resume=resume,
+                allow_drift=allow_drift,
+                listener=display,
+                executor=spread,
+            )
             if report:
                 display.reporting()
                 path = outcome.directory.path

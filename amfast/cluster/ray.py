@@ -19,7 +19,8 @@ from typing import Any
 
 from amfast.cluster.shards import Event, Shard, ShardDone, ShardLost
 from amfast.cluster.work import Order, do_shard, sentence
-from amfast.device import is_device_error, keep_freed_memory
+from amfast.device import keep_freed_memory
+from amfast.device_errors import is_device_error
 from amfast.errors import AmfastError, RunError, UsageError
 from amfast.runs.session import Job
 

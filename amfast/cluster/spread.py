@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +72,8 @@ class Spread:
             if work.stopped is not None:
                 work.directory.share_out(work.stopped, {s.name: s.trials for s in shards})
             hearing = _Hearing(work, listener)
-            hearing.note(f"{len(shards)} shards for {workers.description}")
-            scores, failed = _do(workers, shards, hearing)
+            work.note(f"{len(shards)} shards for {workers.description}")
+            scores, failed = _do(workers, shards, hearing, work.note)
         if failed:
             reasons = "; ".join(f"{shard.name}: {reason}" for shard, reason in failed.items())
             raise RunError(
@@ -84,7 +84,7 @@ class Spread:
 
 
 def _do(
-    workers: Workers, shards: Sequence[Shard], hearing: _Hearing
+    workers: Workers, shards: Sequence[Shard], hearing: _Hearing, note: Callable[[str], None]
 ) -> tuple[Scores, dict[Shard, str]]:
     """Until every shard is done or has failed: the scores, and why those failed that have."""
     attempts, failed, scores = Counter(shards), dict[Shard, str](), Scores({}, {})
@@ -95,7 +95,7 @@ def _do(
         for shard, event in workers.events():
             hearing.hear(shard, event)
             if isinstance(event, ShardLost) and attempts[shard] < _ATTEMPTS:
-                hearing.note(f"shard {shard.name} is tried again: {event.reason}")
+                note(f"shard {shard.name} is tried again: {event.reason}")
                 attempts[shard] += 1
                 workers.start(shard)
             elif isinstance(event, ShardLost):
@@ -115,10 +115,6 @@ class _Hearing:
         self._work, self._listener = work, listener
         self._progress: dict[Shard, Progress] = {}
 
-    def note(self, text: str) -> None:
-        self._work.directory.note(text)
-        self._listener.on_note(text)
-
     def hear(self, shard: Shard, event: Event) -> None:
         if isinstance(event, Progress):
             self._progress[shard] = event
@@ -126,7 +122,7 @@ class _Hearing:
             return
         self._progress.pop(shard, None)
         if isinstance(event, str):
-            self.note(f"shard {shard.name}: {event}")
+            self._work.note(f"shard {shard.name}: {event}")
         elif isinstance(event, TrialWritten):
             self._look_for([event.trial])
         elif isinstance(event, ShardDone):

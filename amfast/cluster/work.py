@@ -15,6 +15,7 @@ from amfast.api import run_trials, score_trials
 from amfast.cluster.shards import Event, Shard, ShardDone, TrialWritten
 from amfast.config import RunConfig
 from amfast.errors import AmfastError, RunError
+from amfast.ops import on_fallback
 from amfast.optimize.engine import Progress
 from amfast.runs.directory import RunDirectory
 from amfast.runs.session import Job, load_job
@@ -57,21 +58,22 @@ def do_shard(order: Order, tell: Callable[[Event], None]) -> None:
     for path in damaged:
         path.unlink(missing_ok=True)
     stopped, _ = directory.stopped(shard.name)
-    for result in run_trials(
-        job.generator,
-        job.classifier,
-        config,
-        [trial for trial in shard.trials if trial not in results],
-        _seldom(tell, order.every),
-        stopped=stopped,
-        on_resample=lambda state: directory.keep(state, shard.name),
-        on_note=tell,
-    ):
-        directory.commit(result)
-        results[result.trial] = result
-        tell(TrialWritten(result.trial))
-    ordered = [results[trial] for trial in shard.trials]
-    tell(ShardDone(score_trials(job.generator, job.classifier, config, ordered)))
+    with on_fallback(tell, strict=config.strict):
+        for result in run_trials(
+            job.generator,
+            job.classifier,
+            config,
+            [trial for trial in shard.trials if trial not in results],
+            _seldom(tell, order.every),
+            stopped=stopped,
+            on_resample=lambda state: directory.keep(state, shard.name),
+            on_note=tell,
+        ):
+            directory.commit(result)
+            results[result.trial] = result
+            tell(TrialWritten(result.trial))
+        ordered = [results[trial] for trial in shard.trials]
+        tell(ShardDone(score_trials(job.generator, job.classifier, config, ordered)))
 
 
 def _seldom(tell: Callable[[Event], None], seconds: float) -> Callable[[Progress], None]:

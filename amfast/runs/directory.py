@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
@@ -20,6 +19,7 @@ from amfast.errors import RunError
 from amfast.optimize.engine import TrialResult
 from amfast.optimize.slots import Slots, united
 from amfast.optimize.trials import Trial
+from amfast.runs.drift import Change, changes, refusal
 from amfast.runs.embeddings_file import write_embeddings
 from amfast.runs.facts import ClassifierFacts, GeneratorFacts, RunFacts
 from amfast.runs.files import commit_bytes, read_bytes, reason, sync_directory, write_json
@@ -43,6 +43,7 @@ class _RunFile(BaseModel):
     device: dict[str, str]
     created: str
     notes: list[str] = []
+    drift: list[dict[str, Any]] = []
 
 
 @dataclass(frozen=True)
@@ -102,18 +103,21 @@ class RunDirectory:
             raise RunError(f"cannot read {path}: {reason(error)}") from None
 
     @staticmethod
-    def find(path: Path, config: RunConfig, facts: RunFacts) -> RunDirectory | None:
+    def find(
+        path: Path, config: RunConfig, facts: RunFacts, *, allow_drift: bool = False
+    ) -> RunDirectory | None:
         """The run to resume.
 
         ``path`` is a run directory, which must be of this configuration and these facts
         (``RunError`` naming what differs, or a damaged ``run.json``), or a folder of runs, of
         which the newest such run is taken and damaged ones are passed over; None without one.
+        ``allow_drift`` takes a run directory of other versions, devices and the like
+        (``amfast.runs.drift``) as it is, for ``drifted``.
         """
         if RunDirectory.is_run(path):
             run = RunDirectory.open(path)
-            differences = _differences(run, config, facts)
-            if differences:
-                raise RunError(f"{path} is another run: {'; '.join(differences)}")
+            if said := refusal(_differences(run, config, facts), allow_drift=allow_drift):
+                raise RunError(f"{path} is another run: {said}")
             return run
         try:
             numbered = sorted(_numbered(path), reverse=True)
@@ -127,6 +131,31 @@ class RunDirectory:
             if not _differences(run, config, facts):
                 return run
         return None
+
+    def drifted(self, config: RunConfig, facts: RunFacts) -> tuple[RunDirectory, list[Change]]:
+        """The run as one of this configuration and these facts, and what changed by that.
+
+        ``run.json`` holds them from now on, and in ``drift`` what was before. Trials under way
+        begin anew where the precision changed: Adam's moments and fp16's loss scale are of the
+        other. To be called under the lock. Raises ``RunError`` for a run that cannot drift so far.
+        """
+        file = self.path / "run.json"
+        stored = RunDirectory.open(self.path)
+        found = _differences(stored, config, facts)
+        if said := refusal(found, allow_drift=True):
+            raise RunError(f"{self.path} is another run: {said}")
+        if not found:
+            return stored, []
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        run = json.loads(read_bytes(file))
+        entry = {"at": now, "changes": [change.to_json() for change in found]}
+        run |= {"config": config.model_dump(mode="json"), **asdict(facts)}
+        write_json(file, {**run, "drift": [*run.get("drift", []), entry]})
+        drifted = RunDirectory(self.path, config, facts)
+        if any(change.field == "device.dtype" for change in found):
+            for path in self.path.glob(STATE_FILES):
+                path.unlink()
+        return drifted, found
 
     @property
     def embeddings_path(self) -> Path:
@@ -173,7 +202,9 @@ class RunDirectory:
     def refuse_other_facts(self, facts: RunFacts) -> None:
         """``RunError``, naming what differs, where a process would not give this run's bytes."""
         if differences := _differences(self, self.config, facts):
-            raise RunError(f"this process cannot help with {self.path}: {'; '.join(differences)}")
+            raise RunError(
+                f"this process cannot help with {self.path}: {'; '.join(map(str, differences))}"
+            )
 
     def note(self, note: str) -> None:
         """Add a sentence to the ``notes`` of ``run.json``; ``RunError`` where that cannot be."""
@@ -351,18 +382,12 @@ def _claim_number(outdir: Path) -> tuple[int, Path]:
         number += 1
 
 
-def _differences(run: RunDirectory, config: RunConfig, facts: RunFacts) -> list[str]:
+def _differences(run: RunDirectory, config: RunConfig, facts: RunFacts) -> list[Change]:
     any_batch = run.config.deterministic and config.deterministic
-    stored, asked = (
-        _identity(of, given, any_batch=any_batch)
-        for of, given in ((run.config, run.facts), (config, facts))
+    return changes(
+        _identity(run.config, run.facts, any_batch=any_batch),
+        _identity(config, facts, any_batch=any_batch),
     )
-    return [
-        f"{name}: {shorten(str(stored.get(name)), 80)} in the run, "
-        f"{shorten(str(asked.get(name)), 80)} asked for"
-        for name in {**asked, **stored}
-        if stored.get(name) != asked.get(name)
-    ]
 
 
 def _identity(config: RunConfig, facts: RunFacts, *, any_batch: bool) -> dict[str, Any]:
@@ -372,9 +397,9 @@ def _identity(config: RunConfig, facts: RunFacts, *, any_batch: bool) -> dict[st
     nor does the size of a batch with ``any_batch``.
     """
     generator = json.loads(json.dumps(facts.generator))  # tuples and lists alike
-    elsewhere = {"weights", "classifier_weights", "strict"} | (
-        {"batch_embeddings"} if any_batch else set()
-    )
+    elsewhere = {"weights", "classifier_weights", "strict"}
+    if any_batch:
+        elsewhere.add("batch_embeddings")
     return {
         **config.model_dump(exclude=elsewhere),
         **{f"generator.{key}": value for key, value in generator.items() if key != "name"},

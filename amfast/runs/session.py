@@ -15,7 +15,7 @@ from amfast.classes import select_classes
 from amfast.classifiers import ModuleClassifier, load_classifier
 from amfast.config import RunConfig, make_config
 from amfast.device import DTYPES, resolve_device, resolve_dtype
-from amfast.errors import RunError
+from amfast.errors import RunError, UsageError
 from amfast.generators import Generator, load_generator
 from amfast.images.picture import PictureRow, side_by_side
 from amfast.metrics.embedding import EmbeddingScore, evaluation_latents, sample_images
@@ -67,13 +67,15 @@ class Listener:
 class Work:
     """What a run still has to do: its ``trials``, of which ``results`` are on disk already.
 
-    ``stopped`` are those that were under way. ``results`` grows as trials are written.
+    ``stopped`` are those that were under way. ``results`` grows as trials are written. ``note``
+    takes sentences that a user should know of, and keeps them.
     """
 
     directory: RunDirectory
     trials: Sequence[Trial]
     results: dict[Trial, TrialResult]
     stopped: Slots | None
+    note: Callable[[str], None]
 
 
 class Executor(Protocol):
@@ -161,11 +163,6 @@ def _absolute(weights: str | None) -> str | None:
 
 def in_this_process(job: Job, work: Work, listener: Listener) -> None:
     """The usual executor."""
-
-    def note(text: str) -> None:
-        work.directory.note(text)
-        listener.on_note(text)
-
     for result in run_trials(
         job.generator,
         job.classifier,
@@ -174,7 +171,7 @@ def in_this_process(job: Job, work: Work, listener: Listener) -> None:
         listener.on_progress,
         stopped=work.stopped,
         on_resample=work.directory.keep,
-        on_note=note,
+        on_note=work.note,
     ):
         work.directory.write(result)
         work.results[result.trial] = result
@@ -186,6 +183,7 @@ def execute(
     outdir: Path,
     *,
     resume: bool = False,
+    allow_drift: bool = False,
     listener: Listener | None = None,
     executor: Executor = in_this_process,
 ) -> Outcome:
@@ -193,16 +191,29 @@ def execute(
 
     ``outdir`` is a folder of runs or, to resume one, a run directory. Every finished trial is on
     disk before the next one takes its slot, and the trials under way are before every resample.
-    ``executor`` may have other processes do them (``amfast.cluster.Spread``). Raises ``RunError``.
+    ``executor`` may have other processes do them (``amfast.cluster.Spread``). ``allow_drift`` goes
+    on with a run directory of other versions, devices and the like, and records them. Raises
+    ``RunError``, and ``UsageError`` for a drift without a directory named.
     """
     listener = listener or Listener()
-    directory = _open_directory(job, outdir, resume=resume, listener=listener)
+    if allow_drift and not (resume and RunDirectory.is_run(outdir)):
+        raise UsageError(
+            "--allow-drift goes on with one run: add --resume, and name its directory by --outdir "
+            f"(given: {outdir})"
+        )
+    directory = _open_directory(
+        job, outdir, resume=resume, allow_drift=allow_drift, listener=listener
+    )
 
     def note(text: str) -> None:
         directory.note(text)
         listener.on_note(text)
 
     with directory.lock(), on_fallback(note, strict=job.config.strict):
+        if allow_drift:
+            directory, changed = directory.drifted(job.config, job.facts)
+            if changed:
+                note(f"this run has drifted (--allow-drift): {'; '.join(map(str, changed))}")
         trials = plan_trials(job.config.classes, job.config.trials, job.config.seed)
         results, damaged = directory.finished(trials)
         wanted = [trial for trial in trials if trial not in results]
@@ -213,14 +224,12 @@ def execute(
             listener.on_going_on(steps)
             done = sum(steps)
         if job.generator.spec.name != "embedded" and job.config.classifier == "embedded":
-            text = (
+            note(
                 f"classifier embedded knows twelve shapes, no class of {job.generator.spec.name}: "
                 "it serves to try speed and plumbing; the paper's is --classifier alexnet"
             )
-            directory.note(text)
-            listener.on_note(text)
         started = time.monotonic()
-        scores = executor(job, Work(directory, trials, results, stopped), listener)
+        scores = executor(job, Work(directory, trials, results, stopped, note), listener)
         seconds = directory.seconds_per_trial()
         if wanted:
             whole = len(wanted) - done / job.config.steps
@@ -238,10 +247,13 @@ def execute(
     return Outcome(directory, found, seconds, summary)
 
 
-def _open_directory(job: Job, outdir: Path, *, resume: bool, listener: Listener) -> RunDirectory:
-    found = RunDirectory.find(outdir, job.config, job.facts) if resume else None
-    if found is not None:
-        return found
+def _open_directory(
+    job: Job, outdir: Path, *, resume: bool, allow_drift: bool, listener: Listener
+) -> RunDirectory:
+    if resume:
+        found = RunDirectory.find(outdir, job.config, job.facts, allow_drift=allow_drift)
+        if found is not None:
+            return found
     if RunDirectory.is_run(outdir):
         raise RunError(
             f"{outdir} is a run directory: add --resume to go on with it, "

@@ -54,6 +54,7 @@ def test_create_and_open(run, config, facts, tmp_path):
         "versions": facts.versions,
         "device": facts.device,
         "notes": [],
+        "drift": [],
     }
     assert sorted(facts.versions) == ["amfast", "numpy", "python", "torch"]
     assert facts.device["type"] == "cpu"
@@ -204,6 +205,73 @@ def test_find_names_each_difference(run, config, facts):
         f"versions.torch: {facts.versions['torch']} in the run, 1.0 asked for",
         "device.type: cpu in the run, cuda asked for",
     ]
+
+
+def test_drift_is_recorded_and_the_run_is_then_the_new_one(run, config, facts, make_result):
+    run.write(make_result(0, 0))
+    run.note("before")
+    before = json.loads((run.path / "run.json").read_text())
+    more = make_config(
+        **{**config.model_dump(), "trials": 3, "classes": (0, 1, 2), "dtype": "fp16"}
+    )
+    moved = dataclasses.replace(
+        facts,
+        versions={**facts.versions, "torch": "3.0"},
+        device={"type": "cuda", "name": "GPU", "dtype": "fp16"},
+    )
+    with pytest.raises(RunError, match="is another run: .*; --allow-drift goes on with it all the"):
+        RunDirectory.find(run.path, more, moved)
+    (run.path / "under-way.safetensors").write_bytes(b"of another precision")
+    assert RunDirectory.find(run.path, more, moved, allow_drift=True) == run
+    drifted, changed = run.drifted(more, moved)
+    assert drifted == RunDirectory.open(run.path) == RunDirectory.find(run.path, more, moved)
+    assert not drifted.state_path().exists()
+    assert len(drifted.finished(plan_trials(more.classes, more.trials, more.seed))[0]) == 1
+    stored = json.loads((run.path / "run.json").read_text())
+    (entry,) = stored["drift"]
+    assert entry["at"].startswith("2")
+    assert {change["field"]: (change["was"], change["now"]) for change in entry["changes"]} == {
+        "classes": ([0, 2], [0, 1, 2]),
+        "trials": (2, 3),
+        "dtype": ("auto", "fp16"),
+        "versions.torch": (facts.versions["torch"], "3.0"),
+        "device.type": ("cpu", "cuda"),
+        "device.name": (facts.device["name"], "GPU"),
+        "device.dtype": ("fp32", "fp16"),
+    }
+    assert len(changed) == len(entry["changes"])
+    same = ("created", "notes", "generator", "classifier", "class_names", "format")
+    assert {key: stored[key] for key in same} == {key: before[key] for key in same}
+    assert drifted.drifted(more, moved) == (drifted, [])  # nothing new to record
+    back, _ = drifted.drifted(more, facts)
+    assert len(json.loads((back.path / "run.json").read_text())["drift"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("method", "am-s"), ("init", "own"), ("steps", 4), ("latents", 4), ("lr", 0.2)),
+        *(("seed", 8), ("steps_per_latents", 2), ("stop", "plateau"), ("truncation", 0.5)),
+        *(("noise_layer", True), ("trials", 1), ("classes", (0,)), ("classes", (0, 1))),
+        *(("generator", "biggan-256"), ("classifier", "alexnet"), ("profile", "biggan-am")),
+        *(("generator.fingerprint", "ffff"), ("generator.embedding_dim", 6)),
+        ("classifier.fingerprint", "ffff"),
+    ],
+)
+def test_what_never_drifts(run, config, facts, field, value):
+    part, _, key = field.partition(".")
+    if key:
+        facts = dataclasses.replace(facts, **{part: {**getattr(facts, part), key: value}})
+    else:
+        config = make_config(**{**config.model_dump(), field: value})
+    before = (run.path / "run.json").read_bytes()
+    for refused in (
+        lambda: RunDirectory.find(run.path, config, facts, allow_drift=True),
+        lambda: run.drifted(config, facts),
+    ):
+        with pytest.raises(RunError, match=f"--allow-drift cannot help with .*{field}"):
+            refused()
+    assert (run.path / "run.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(
