@@ -24,9 +24,9 @@ from amfast.experiments.recipes.interpolate import interpolate
 from amfast.experiments.recipes.noise import noise
 from amfast.experiments.recipes.places import places
 from amfast.experiments.recipes.snapshots import snapshots
-from amfast.runs.directory import slug
 from amfast.runs.files import write_json
 from amfast.runs.lock import locked
+from amfast.runs.numbered import slug
 
 POOR = "star,heart,crescent,hourglass"
 

@@ -23,6 +23,7 @@ from amfast.ops._library import define_gradient, define_op, forbid_second_deriva
 
 #: Added to every length, as in the lpips package.
 EPSILON = 1e-10
+_TOGETHER = 4096  # columns of a product that are added up in float32
 
 
 def lpips_distance(
@@ -77,10 +78,11 @@ def lpips_all_pairs(
     """``lpips_distance`` of every two images of a batch, from one product of matrices.
 
     The unit features, scaled by sqrt(w / (H * W)), are points whose squared distances are those
-    of LPIPS; |a - b|^2 = |a|^2 + |b|^2 - 2 ab needs one product for all of them. The sum cancels
-    where images are alike: in float32 distances are off by up to some 3e-6 * max(w), whatever
-    their size, so that smaller ones are noise. Call ``lpips_distance`` where those matter. On CUDA
-    products in TF32, which PyTorch has off by default, would make that 1e-3.
+    of LPIPS; |a - b|^2 = |a|^2 + |b|^2 - 2 ab needs one product for all of them, in parts that are
+    added up in float64: on some CPUs a product adds up whole rows in float32 and loses 1e-5. The
+    sum cancels where images are alike: in float32 distances are off by up to some 3e-6 * max(w),
+    whatever their size, so that smaller ones are noise. Call ``lpips_distance`` where those matter.
+    On CUDA products in TF32, which PyTorch has off by default, would make that 1e-3.
 
     Args:
         features: ``[N, C, H, W]``, float32, float64, bfloat16 or float16, in any memory format.
@@ -105,11 +107,14 @@ def lpips_all_pairs(
     positions = features.shape[2] * features.shape[3]
     scale = (w / positions).sqrt()[:, None, None]
     points = (_unit(features, w.dtype) * scale).flatten(1)  # [N, C * H * W]
+    products = torch.zeros(len(points), len(points), dtype=torch.float64, device=points.device)
     with full_precision(points.device):
-        products = points @ points.T
+        for part in points.split(_TOGETHER, dim=1):
+            products += part @ part.T
     norms = products.diagonal()
     squares = (norms[:, None] + norms - 2 * products).clamp_min(0).triu(1)
-    return squares + squares.T + torch.diag(0 * norms)  # NaN where the features are
+    both = squares + squares.T + torch.diag(0 * norms)  # NaN where the features are
+    return both.to(w.dtype)
 
 
 def lpips_all_pairs_ref(features: Tensor, w: Tensor) -> Tensor:

@@ -11,10 +11,11 @@ from typing import Literal
 from pydantic import BaseModel, ValidationError
 
 from amfast.errors import RunError
-from amfast.runs.directory import RunDirectory, create_numbered, slug
+from amfast.runs.directory import RunDirectory
 from amfast.runs.embeddings_file import EmbeddingsFile
 from amfast.runs.facts import ClassifierFacts, GeneratorFacts, versions
 from amfast.runs.files import read_bytes, write_json
+from amfast.runs.numbered import create_numbered, slug
 
 METHOD = "imported"
 

@@ -11,7 +11,7 @@ import torch
 from amfast.config import make_config
 from amfast.errors import RunError
 from amfast.optimize.trials import plan_trials
-from amfast.runs import RunDirectory, RunFacts, read_embeddings
+from amfast.runs import RunDirectory, RunFacts, numbered, read_embeddings
 
 CREATE = """
 import sys
@@ -89,15 +89,14 @@ def test_numbers_follow_the_highest(run, config, facts):
 
 
 def test_number_taken_between_looking_and_claiming(run, config, facts, monkeypatch):
-    from amfast.runs import directory
 
-    look, looks = directory._numbered, []
+    look, looks = numbered.numbered, []
 
     def look_too_early(outdir: Path) -> list[tuple[int, Path]]:
         looks.append(outdir)
         return look(outdir) if len(looks) > 1 else []
 
-    monkeypatch.setattr(directory, "_numbered", look_too_early)
+    monkeypatch.setattr(numbered, "numbered", look_too_early)
     assert RunDirectory.create(run.path.parent, config, facts).path.name == "0002-embedded-am-l-s7"
     assert len(names(run.path.parent)) == 2
 
