@@ -120,7 +120,7 @@ def infer_config(state: Mapping[str, Tensor]) -> DiscriminatorConfig:
         widths = tuple(state[f"blocks.{i}.0.conv1.weight"].shape[0] for i in range(blocks))
         (attention,) = (int(k.split(".")[1]) for k in state if k.endswith(".1.gamma"))
         return DiscriminatorConfig(widths, attention, num_classes=len(state["embed.weight"]))
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, IndexError) as error:
         raise WeightsError(
             "these weights are not a BigGAN discriminator's: a key such as 'embed.weight' or "
             f"'blocks.0.0.conv1.weight' is missing or misshapen ({error})"

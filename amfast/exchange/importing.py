@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tokenize
 from collections import Counter
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from amfast.runs.facts import generator_facts
 from amfast.runs.files import read_bytes
 from amfast.runs.imported import METHOD, ImportedFile, ImportedFrom, ImportedRun
 from amfast.runs.tensor_file import check_generator
+from amfast.text import parse_json
 from amfast.weights.files import read_weights
 
 _MOST = 10_000  # embeddings of one class, as of a run
@@ -158,7 +158,7 @@ def _check_manifest(path: Path, spec: GeneratorSpec) -> None:
     if not manifest.exists():
         return
     try:
-        content = json.loads(read_bytes(manifest))
+        content = parse_json(read_bytes(manifest))
         listed = {trial.get("file") for trial in content["trials"]}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{manifest}, which goes with {path.name}, is damaged: {error!r}") from None

@@ -24,6 +24,7 @@ from amfast.generators.protocol import Generator
 from amfast.runs.embeddings_file import EmbeddingsFile
 from amfast.runs.files import read_bytes, write_json
 from amfast.runs.session import Job, Listener, Outcome, execute, prepare
+from amfast.text import parse_json
 
 
 @dataclass(frozen=True)
@@ -198,8 +199,8 @@ def _kept(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        stored = json.loads(read_bytes(path))
+        stored = parse_json(read_bytes(path))
     except ValueError:
         return None
     sound = isinstance(stored, dict) and stored.get("key") == json.loads(json.dumps(key))
-    return stored["evaluation"] if sound else None
+    return stored.get("evaluation") if sound else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,6 +26,7 @@ from amfast.generators.biggan_deep import EMBEDDINGS_KEY, infer_deep_config, loa
 from amfast.generators.reference import BigGAN, BigGANConfig
 from amfast.generators.reference_deep import BigGANDeep, BigGANDeepConfig
 from amfast.imagenet import CLASSES, imagenet_labels
+from amfast.text import parse_json
 from amfast.weights.files import RANDOM, read_labels, read_weights
 
 _DEEP_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -135,7 +135,7 @@ def _read_norm_eps(directory: Path) -> float | None:
     if not path.is_file():
         return None
     try:
-        found: Any = json.loads(path.read_bytes())
+        found: Any = parse_json(path.read_bytes())
         if not isinstance(found, dict):
             raise ValueError("it is not a JSON object")
         return float(found["eps"]) if "eps" in found else None

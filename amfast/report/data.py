@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from amfast.metrics.embedding import EmbeddingScore
 from amfast.metrics.ranking import FLOOR
 from amfast.optimize.trials import plan_trials
 from amfast.runs.facts import RunFacts
-from amfast.runs.files import read_bytes
+from amfast.runs.files import read_json
 from amfast.runs.imported import ImportedRun, open_any_run
 from amfast.text import printable
 
@@ -115,7 +114,7 @@ def read_run(path: Path) -> RunData:
     config = directory.config
     results, damaged = directory.finished(plan_trials(config.classes, config.trials, config.seed))
     by_key = {(t.class_id, t.index): result for t, result in results.items()}
-    about = json.loads(read_bytes(path / "run.json"))
+    about = read_json(path / "run.json")
     notes = [printable(str(note)) for note in about.get("notes", [])]
     if damaged:
         first, more = damaged[0].name, f" and {len(damaged) - 1} more" if damaged[1:] else ""
@@ -185,7 +184,7 @@ def _read_evaluation(path: Path) -> EvaluationData | None:
     if not path.exists():
         return None
     try:
-        found = json.loads(read_bytes(path))
+        found = read_json(path)
         return EvaluationData(
             against=printable(str(found["against"])),
             images_per_class=int(found["images_per_class"]),

@@ -20,11 +20,12 @@ from amfast.optimize.trials import Trial
 from amfast.runs.drift import Change, changes, refusal
 from amfast.runs.embeddings_file import write_embeddings
 from amfast.runs.facts import ClassifierFacts, GeneratorFacts, RunFacts
-from amfast.runs.files import commit_bytes, read_bytes, reason, write_json
+from amfast.runs.files import commit_bytes, read_bytes, read_json, reason, write_json
 from amfast.runs.lock import locked
 from amfast.runs.numbered import create_numbered, numbered, slug
 from amfast.runs.state_file import read_state, write_state
 from amfast.runs.trial_file import read_trial, trial_path, write_trial
+from amfast.text import parse_json
 
 STATE_FILES = "under-way*.safetensors"
 
@@ -208,8 +209,12 @@ class RunDirectory:
     def note(self, note: str) -> None:
         """Add a sentence to the ``notes`` of ``run.json``; ``RunError`` where that cannot be."""
         file = self.path / "run.json"
-        run = json.loads(read_bytes(file))
-        write_json(file, {**run, "notes": [*run.get("notes", []), note]})
+        run = read_json(file)
+        try:
+            notes = [*run.get("notes", []), note]
+        except (TypeError, AttributeError) as error:
+            raise RunError(f"{file} is damaged: {error!r}") from None
+        write_json(file, {**run, "notes": notes})
 
     def keep(self, state: Slots, shard: str = "") -> None:
         """Keep the trials under way as they stand, of the whole run or of one of its shards.
@@ -257,7 +262,7 @@ class RunDirectory:
     def seconds_per_trial(self) -> float | None:
         """What an earlier call measured; None where none came to its end."""
         try:
-            found = json.loads(self.summary_path.read_bytes())["seconds_per_trial"]
+            found = parse_json(self.summary_path.read_bytes())["seconds_per_trial"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return float(found) if isinstance(found, int | float) else None
@@ -282,10 +287,7 @@ class RunDirectory:
         path = self.summary_path
         if not path.exists():
             raise RunError(f"{path} is missing: the run has not come to its end; resume it")
-        try:
-            summary = json.loads(read_bytes(path))
-        except ValueError as error:
-            raise RunError(f"{path} is damaged: {error!r}") from None
+        summary = read_json(path)
         if not isinstance(summary, dict) or not isinstance(summary.get("classes"), list):
             raise RunError(f"{path} is damaged: it has no list of classes")
         return summary

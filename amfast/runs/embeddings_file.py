@@ -15,8 +15,11 @@ from amfast.generators.protocol import GeneratorSpec
 from amfast.optimize.engine import TrialResult
 from amfast.runs.facts import GeneratorFacts, RunFacts, generator_facts
 from amfast.runs.tensor_file import check_generator, check_tensors, read_tensors, write_tensors
+from amfast.text import parse_json
 
 KIND = "amfast-embeddings"
+#: Far above any classifier's; whoever looks up a class makes room for those before it.
+_MOST_CLASSES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -89,15 +92,21 @@ def read_embeddings(path: Path, generator: GeneratorSpec | GeneratorFacts) -> Em
     facts = generator_facts(generator) if isinstance(generator, GeneratorSpec) else generator
     tensors, metadata = read_tensors(path, KIND)
     check_generator(path, metadata, facts["name"], facts["fingerprint"])
-    count = len(tensors.get("class_ids", ()))
+    count = tensors["class_ids"].numel() if "class_ids" in tensors else 0
     ids = (torch.int64, [count])
     embeddings = (torch.float32, [count, facts["embedding_dim"]])
     expected = {"class_embeddings": embeddings, "class_ids": ids, "trial_ids": ids}
     check_tensors(path, tensors, expected)
     try:
-        names = {int(key): str(name) for key, name in json.loads(metadata["class_names"]).items()}
+        names = {int(key): str(name) for key, name in parse_json(metadata["class_names"]).items()}
     except (KeyError, ValueError, AttributeError):
         raise RunError(f"{path} is damaged: its class_names are not a JSON object") from None
+    for class_id in tensors["class_ids"].tolist():
+        if not 0 <= class_id < _MOST_CLASSES or class_id not in names:
+            raise RunError(
+                f"{path} is damaged: it has a class {class_id}, which has no name in it or is none "
+                f"from 0 to {_MOST_CLASSES - 1}"
+            )
     return EmbeddingsFile(
         tensors["class_embeddings"],
         tensors["class_ids"],

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from amfast.errors import RunError
+from amfast.text import parse_json
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -123,6 +124,14 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise RunError(f"cannot read {path}: {reason(error)}") from None
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file; ``RunError`` where it cannot be read or is none."""
+    try:
+        return parse_json(read_bytes(path))
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {error!r}") from None
 
 
 def reason(error: OSError) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,6 +15,7 @@ from amfast.runs.embeddings_file import EmbeddingsFile
 from amfast.runs.facts import ClassifierFacts, GeneratorFacts, versions
 from amfast.runs.files import read_bytes, write_json
 from amfast.runs.numbered import create_numbered, slug
+from amfast.text import parse_json
 
 METHOD = "imported"
 
@@ -105,7 +105,7 @@ class ImportedRun:
 def open_any_run(path: Path) -> RunDirectory | ImportedRun:
     """A run or imported embeddings, whichever ``path`` holds; ``RunError`` where it is neither."""
     try:
-        content = json.loads(read_bytes(path / "run.json"))
+        content = parse_json(read_bytes(path / "run.json"))
     except ValueError:
         return RunDirectory.open(path)  # which says what is wrong with it
     imported = isinstance(content, dict) and "imported" in content

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from amfast.errors import RunError
 from amfast.runs.files import reason
+from amfast.text import parse_json
 
 
 @contextmanager
@@ -53,7 +54,7 @@ def _acquire(path: Path) -> int:
 
 def _holder(path: Path) -> str:
     try:
-        holder = json.loads(path.read_bytes())
+        holder = parse_json(path.read_bytes())
         return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
     except (OSError, ValueError, TypeError, KeyError):  # it has just begun or ended, or is no lock
         return "another process"

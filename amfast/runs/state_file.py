@@ -14,6 +14,7 @@ from amfast.optimize.slots import MEASURES, Slots
 from amfast.optimize.trials import Trial
 from amfast.runs.facts import RunFacts
 from amfast.runs.tensor_file import check_generator, check_tensors, read_tensors, write_tensors
+from amfast.text import parse_json
 
 KIND = "amfast-under-way"
 
@@ -41,7 +42,7 @@ def read_state(path: Path, facts: RunFacts, config: RunConfig) -> Slots:
             raise RunError(f"{path} has {name} {metadata.get(name)}, expected {value}")
     try:
         trials = tuple(
-            Trial(int(c), int(i), config.seed) for c, i in json.loads(metadata["trials"])
+            Trial(int(c), int(i), config.seed) for c, i in parse_json(metadata["trials"])
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RunError(f"{path} is damaged: {error!r} in its metadata") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,8 +66,8 @@ def read_trial(path: Path, trial: Trial, facts: RunFacts, method: str, steps: in
     check_tensors(path, tensors, expected)
     ends = {name: metadata.get(name, "missing") for name in _ENDS}
     for name, end in ends.items():
-        if end and not end.isdecimal():
-            raise RunError(f"{path} is damaged: {name} is {end}, expected a step or nothing")
+        if end and not re.fullmatch("[0-9]{1,9}", end):
+            raise RunError(f"{path} is damaged: {name} is {end[:80]}, expected a step or nothing")
     failed_at, stopped_at = (int(end) if end else None for end in ends.values())
     return TrialResult(trial, failed_at=failed_at, stopped_at=stopped_at, **tensors)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import requests
 
 from amfast.errors import WeightsError
 from amfast.runs.files import reason, write_json
+from amfast.text import parse_json
 from amfast.weights.catalogue import RemoteFile
 
 _CHUNK = 2**14  # what is lost of a chunk when the connection is cut within it
@@ -169,12 +169,16 @@ def _transfer(
 def _unfinished(part: Path, url: str) -> tuple[int, str, int | None]:
     """Bytes of ``url`` that are here, the version they are of, and how many there are in all."""
     try:
-        note = json.loads(_note(part).read_bytes())
+        note = parse_json(_note(part).read_bytes())
         size = part.stat().st_size
     except (OSError, ValueError):  # there is none, or the machine stopped as it was written
         return 0, "", None
-    known = isinstance(note, dict) and note.get("source") == url and note.get("version")
-    return (size, note["version"], note["total"]) if known else (0, "", None)
+    if not isinstance(note, dict) or note.get("source") != url:
+        return 0, "", None
+    version, total = note.get("version"), note.get("total")
+    if isinstance(version, str) and version and isinstance(total, int | None):
+        return size, version, total
+    return 0, "", None
 
 
 def _continues_at(response: requests.Response, asked: int, part: Path) -> int:

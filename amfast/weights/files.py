@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import shutil
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -19,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from amfast.errors import WeightsError
+from amfast.text import parse_json
 from amfast.weights.inert import load_tensors
 
 #: What ``weights`` says for seeded random ones, to try speed and plumbing.
@@ -81,7 +80,7 @@ def read_labels(metadata: Mapping[str, str], path: Path) -> list[str]:
     Raises ``WeightsError`` where they are not a JSON list of strings.
     """
     try:
-        labels = json.loads(metadata.get("labels", "[]"))
+        labels = parse_json(metadata.get("labels", "[]"))
     except ValueError as error:
         raise WeightsError(f"{path}: its labels cannot be read: {error}") from None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
@@ -100,7 +99,9 @@ def _extracted(file: IO[bytes], member: str, path: Path) -> Iterator[IO[bytes]]:
                 shutil.copyfileobj(packed, inner, 2**20)
             inner.seek(0)
             yield inner
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (WeightsError, OSError):
+        raise
+    except Exception as error:  # a damaged archive makes its reader raise anything
         raise WeightsError(f"{path} is truncated or damaged: {error}") from None
 
 
@@ -135,9 +136,9 @@ def _read_pickled(file: IO[bytes], path: Path, tensors_alone: bool) -> dict[str,
 def _what_is_wrong(file: IO[bytes], path: Path, error: Exception) -> str:
     """A sentence for what torch raised."""
     file.seek(0)
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
+    # What is no archive, or a damaged one, makes its reader raise anything.
+    with suppress(Exception), zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
         if not any(name.endswith("data.pkl") for name in names):
             return f"{path} is an archive, not weights: unpack it and name a file; {_named(names)}"
     if not isinstance(error, pickle.UnpicklingError):
@@ -155,10 +156,14 @@ def _what_is_wrong(file: IO[bytes], path: Path, error: Exception) -> str:
 
 
 def _is_plain(value: object) -> bool:
-    """A dense tensor in memory, which is all that a safetensors file can hold."""
+    """A dense tensor in memory, which is all that a safetensors file can hold.
+
+    It has a place for each of its numbers: one that repeats a few would fill any memory.
+    """
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
         and value.device.type == "cpu"
         and not value.is_quantized
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from amfast.errors import RunError, WeightsError
 from amfast.fingerprint import fingerprint
 from amfast.runs.files import reason, sync_directory, write_json
 from amfast.runs.lock import locked
+from amfast.text import parse_json
 from amfast.weights.catalogue import CATALOGUE, Entry, Kind, RemoteFile, find
 from amfast.weights.contents import check_contents
 from amfast.weights.download import PATIENCE, Patience, Transfer, discard, download
@@ -256,7 +256,7 @@ def _converted(entry: Entry, places: list[Path]) -> tuple[dict[str, Tensor], dic
 def _config_eps(config: Path, resolution: int) -> float:
     """The eps of a BigGAN-deep's ``config.json``, which must be of this resolution."""
     try:
-        found = json.loads(config.read_bytes())
+        found = parse_json(config.read_bytes())
         eps, size = float(found["eps"]), found["output_dim"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{config} is no BigGAN-deep's configuration: {error}") from None
@@ -303,7 +303,7 @@ def _record(name: str) -> Path:
 def _recorded(name: str) -> tuple[list[_Fetched], str]:
     """The files of the last fetch and the fingerprint of what was made of them; none yet: empty."""
     try:
-        found: Any = json.loads(_record(name).read_bytes())
+        found: Any = parse_json(_record(name).read_bytes())
         if {key: found[key] for key in _FORMAT} != _FORMAT:
             raise ValueError(f"it is no {_FORMAT['format']} of version 1")
         files = [_Fetched(**file) for file in found["files"]]
