@@ -15,7 +15,7 @@ def test_a_hundred_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     smaller = {"latents": 1, "steps": 8, "steps_per_latents": 2, "batch_embeddings": 4}
     monkeypatch.setattr(soak, "OPTIONS", {**soak.OPTIONS, **smaller, "stop": "prob=0.5"})
-    found = soak.soak(tmp_path, trials=9, every=0.05)
+    found = soak.soak(tmp_path, trials=9, every=0.1)
     assert complaints(found) == []
     assert found["trials"] == sum(found["trials_by_steps"].values()) == 108
     assert len(found["trials_by_steps"]) > 1 < found["most_descriptors"]
