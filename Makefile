@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 PACKAGE_SOURCES := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 CPP_SOURCES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test bench bench-save bench-quick gpu lint types format clean
+.PHONY: demo test test-oldest audit fuzz bench bench-save bench-quick gpu lint types format clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/package
@@ -19,6 +19,25 @@ demo: $(STAMPS)/package
 
 test: $(STAMPS)/test
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-fail-under=90
+
+# Ops, engine, files and commands on the oldest versions that pyproject.toml admits, torch 2.10 among
+# them: a quarter of an hour on one core and 6 GB the first time, so it is not part of .ci/run.
+test-oldest:
+	PIP_CONSTRAINT=$(CURDIR)/tests/oldest.txt $(MAKE) VENV=.venv-oldest .venv-oldest/stamps/test
+	.venv-oldest/bin/python -m pytest tests/ops tests/optimize tests/generators tests/classifiers tests/runs tests/weights \
+	  tests/exchange tests/images tests/study tests/cli tests/test_*.py \
+	  --deselect tests/test_kernels.py --deselect tests/study/test_page.py
+
+# What is known to be unsafe in the test environment; asks the advisory database of the package index.
+audit: $(STAMPS)/test
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip --disable-pip-version-check install --quiet pip-audit
+	.venv-audit/bin/pip-audit --skip-editable --progress-spinner off \
+	  --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
+# 100,000 bad inputs: docs/reliability.md.
+fuzz: $(STAMPS)/test
+	$(BIN)/python -m tests.fuzz.campaign --inputs 100000 --seed 0
 
 bench: $(STAMPS)/test
 	mkdir -p build
@@ -52,7 +71,7 @@ format: $(STAMPS)/dev
 	$(BIN)/clang-format -i $(CPP_SOURCES)
 
 clean:
-	rm -rf $(VENV) build *.egg-info amfast/*.so .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
+	rm -rf $(VENV) .venv-oldest .venv-audit build *.egg-info amfast/*.so .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
 
 $(STAMPS)/venv:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \

@@ -1,4 +1,4 @@
-"""NVRTC 12.9 through ctypes: compiles device code for a V100, which nvcc 13 no longer can."""
+"""NVRTC 12 through ctypes: compiles device code for a V100, which nvcc 13 no longer can."""
 
 from __future__ import annotations
 
