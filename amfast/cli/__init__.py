@@ -60,7 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     0 done, 1 failed, 2 wrong usage, 3 some trials failed, 130 interrupted.
     """
     with interrupts():
-        _run(arguments)
+        try:
+            _run(arguments)
+        finally:
+            # After a KeyboardInterrupt out of code in a string, as typer and dataclasses run it,
+            # Python ends by SIGINT though it was caught; more code in a string makes it forget.
+            exec("")
 
 
 def _run(arguments: Sequence[str] | None) -> None:
