@@ -119,7 +119,7 @@ def infer_config(state: Mapping[str, Tensor]) -> DiscriminatorConfig:
         blocks = len([k for k in state if re.fullmatch(r"blocks\.\d+\.0\.conv1\.weight", k)])
         widths = tuple(state[f"blocks.{i}.0.conv1.weight"].shape[0] for i in range(blocks))
         (attention,) = (int(k.split(".")[1]) for k in state if k.endswith(".1.gamma"))
-        return DiscriminatorConfig(widths, attention, num_classes=len(state["embed.weight"]))
+        return DiscriminatorConfig(widths, attention, num_classes=state["embed.weight"].shape[0])
     except (KeyError, ValueError, IndexError) as error:
         raise WeightsError(
             "these weights are not a BigGAN discriminator's: a key such as 'embed.weight' or "

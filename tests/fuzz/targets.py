@@ -235,7 +235,7 @@ def _of_the_store(root: Path) -> Iterator[Target]:
 
     def unfinished(path: Path) -> None:
         size, version, total = download._unfinished(path.with_name(".toy.pth.part"), url)
-        assert size >= 0 and isinstance(version, str) and (total is None or type(total) is int)
+        assert size >= 0 and isinstance(version, str) and isinstance(total, int | None)
 
     place = download._note(Path(".toy.pth.part")).name
     target = file_target(root, "note of a download", place, note, unfinished)

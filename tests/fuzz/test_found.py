@@ -134,9 +134,12 @@ def test_a_configuration_nested_without_end(tmp_path):
         load_generator("embedded", weights=tmp_path, device="cpu")
 
 
-def test_a_discriminator_of_single_numbers(tmp_path):
+@pytest.mark.parametrize("embed", [False, True])
+def test_a_discriminator_of_single_numbers(tmp_path, embed):
     path = tmp_path / "d.safetensors"
-    save_file({"blocks.0.0.conv1.weight": torch.ones(()), "blocks.0.1.gamma": torch.ones(())}, path)
+    one = torch.ones(())
+    tensors = {"blocks.0.0.conv1.weight": torch.ones([1] if embed else []), "blocks.0.1.gamma": one}
+    save_file({**tensors, "embed.weight": one.clone()}, path)
     with pytest.raises(WeightsError, match="not a BigGAN discriminator's"):
         load_discriminator("embedded", weights=path, device="cpu")
 
