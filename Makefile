@@ -21,7 +21,7 @@ test: $(STAMPS)/test
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-fail-under=90
 
 # Ops, engine, files and commands on the oldest versions that pyproject.toml admits, torch 2.10 among
-# them: a quarter of an hour on one core and 6 GB the first time, so it is not part of .ci/run.
+# them: a quarter of an hour on one core and 8 GB of disk, so it is not part of .ci/run.
 test-oldest:
 	PIP_CONSTRAINT=$(CURDIR)/tests/oldest.txt $(MAKE) VENV=.venv-oldest .venv-oldest/stamps/test
 	.venv-oldest/bin/python -m pytest tests/ops tests/optimize tests/generators tests/classifiers tests/runs tests/weights \
