@@ -120,16 +120,14 @@ def prepare(
         fix_cublas()
     precision = resolve_dtype(checked.dtype, target)
     (name,) = (key for key, value in DTYPES.items() if value == precision)
+    loaded = load_job(checked.model_copy(update={"device": str(target), "dtype": name}))
     resolved = {
-        "device": str(target),
-        "dtype": name,
+        "classes": select_classes(classes, loaded.classifier.spec.labels),
         # So that the run can be exported from any folder.
         "weights": _absolute(weights),
         "classifier_weights": _absolute(checked.classifier_weights),
     }
-    loaded = load_job(checked.model_copy(update=resolved))
-    chosen = select_classes(classes, loaded.classifier.spec.labels)
-    config = loaded.config.model_copy(update={"classes": chosen})
+    config = loaded.config.model_copy(update=resolved)
     check_method(loaded.generator, loaded.classifier, config)
     return replace(loaded, config=config)
 

@@ -43,9 +43,9 @@ def finished_run(root: Path) -> RunDirectory:
         history = torch.rand(_STEPS, 3, generator=stream)
         run.write(TrialResult(trial, start, start + 1, history))
     run.keep(Slots.begin(trials, torch.randn(4, SPEC.embedding_dim, generator=stream), _STEPS))
-    state = run.state_path.read_bytes()
+    state = run.state_path().read_bytes()
     run.collect(trials)
-    run.state_path.write_bytes(state)
+    run.state_path().write_bytes(state)
     score = {"target_prob": 0.9, "accuracy": 1.0, "distance": 0.4, "ms_ssim": 0.3}
     score |= {"images": 10, "pairs": 5}
     ends = {"failed_at": None, "stopped_at": None, "score": score}
