@@ -119,7 +119,7 @@ def test_files_that_cannot_be_evaluated(tmp_path, generator):
     nameless = embeddings_file(generator, [(STAR, 0)])
     nameless.class_names.clear()
     nameless.write(path)
-    refused("is damaged: its class_names lack class 3")
+    refused("is damaged: it has a class 3, which has no name in it")
 
 
 def test_a_run_names_its_generator_itself(make_run):

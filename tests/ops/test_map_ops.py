@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from amfast.errors import UsageError
+from amfast.ops import implementations
 from tests.ops import maps
 from tests.ops.map_cases import CASES, MapOp
 
@@ -20,6 +21,12 @@ every_shape = pytest.mark.parametrize(
     ("op", "shape"),
     [pytest.param(op, s, id=f"{op.name}-{s}") for op in CASES for s in op.shapes],
 )
+
+
+def serving(name: str) -> str:
+    """Which implementation serves on the CPU."""
+    (found,) = {i.implementation for i in implementations() if (i.op, i.device) == (name, "cpu")}
+    return found
 
 
 def assert_equal(found: list[Tensor], wanted: list[Tensor]) -> None:
@@ -92,7 +99,11 @@ def test_an_image_does_not_depend_on_its_batch_mates(op: MapOp) -> None:
     inputs = op.inputs((5, 17, 10, 4))
     together = maps._as_tuple(op.function(*inputs))
     leaves = [x[2:3] for x in inputs[: op.leaves]]
-    assert_equal(list(maps._as_tuple(op.bound(inputs)(*leaves))), [x[2:3] for x in together])
+    alone, wanted = maps._as_tuple(op.bound(inputs)(*leaves)), [x[2:3] for x in together]
+    if serving(op.name) == "reference":  # by PyTorch's products, which on some CPUs round by shape
+        maps.assert_near(alone, wanted)
+    else:
+        assert_equal(list(alone), wanted)
 
 
 @every_op
