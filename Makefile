@@ -18,7 +18,8 @@ demo: $(STAMPS)/package
 	$(BIN)/amfast run --classes all --batch-embeddings 64 --outdir runs
 
 test: $(STAMPS)/test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-fail-under=90
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --timeout 900 --timeout-method thread \
+	  --cov --cov-fail-under=90
 
 # Ops, engine, files and commands on the oldest versions that pyproject.toml admits, torch 2.10 among
 # them: a quarter of an hour on one core and 8 GB of disk, so it is not part of .ci/run.

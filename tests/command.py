@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,16 @@ def command_line(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "amfast", *map(str, arguments)]
 
 
-def environment() -> dict[str, str]:
-    """One thread, no CUDA device, and this tree's amfast wherever the command is run."""
+def environment(measured: bool = True) -> dict[str, str]:
+    """One thread, no CUDA device, and this tree's amfast wherever the command is run.
+
+    A command that is interrupted must not be ``measured``: coverage.py takes a lock of its own when
+    it first meets a file, and a KeyboardInterrupt there leaves it held, so that the next new file
+    is waited for without end. Nor one that is run where coverage must not write.
+    """
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
-        **os.environ,
+        **{k: v for k, v in os.environ.items() if measured or not k.startswith("COVERAGE_")},
         "PYTHONPATH": os.pathsep.join(paths),
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
@@ -42,14 +48,11 @@ def environment() -> dict[str, str]:
 def amfast(
     *arguments: object, cwd: Path, measured: bool = True, **options: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end; where nothing can be written, coverage must not try either."""
-    variables = environment()
-    if not measured:
-        variables = {k: v for k, v in variables.items() if not k.startswith("COVERAGE_")}
+    """Run the command to its end."""
     return subprocess.run(
         command_line(*arguments),
         cwd=cwd,
-        env=variables,
+        env=environment(measured),
         capture_output=True,
         text=True,
         timeout=300,
@@ -57,21 +60,32 @@ def amfast(
     )
 
 
-def start_amfast(*arguments: object, cwd: Path, **options: Any) -> subprocess.Popen[str]:
-    """Start the command; as a context manager it waits for the end.
+@contextmanager
+def start_amfast(*arguments: object, cwd: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """The command while it runs, to be interrupted or killed; a test that fails kills it.
 
     It hears SIGINT even where the suite itself was started in the background and does not.
     """
-    return subprocess.Popen(
+    with subprocess.Popen(
         command_line(*arguments),
         cwd=cwd,
-        env=environment(),
+        env=environment(measured=False),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **options,
-    )
+    ) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
+
+
+def told(process: subprocess.Popen[str], seconds: float = 300) -> str:
+    """What a started command says on stderr until its end, which must come within ``seconds``."""
+    return process.communicate(timeout=seconds)[1]
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], code: int, *said: str) -> None:

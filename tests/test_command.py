@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 
-from tests.command import REPOSITORY
+from tests.command import REPOSITORY, environment
 
 
 def test_interrupt_while_torch_is_imported(tmp_path):
@@ -17,7 +17,7 @@ def test_interrupt_while_torch_is_imported(tmp_path):
     paths = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
     with subprocess.Popen(
         [sys.executable, str(REPOSITORY / "amfast_command.py"), "run"],
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**environment(measured=False), "PYTHONPATH": paths},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

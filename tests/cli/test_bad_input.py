@@ -255,7 +255,7 @@ def test_second_process_on_a_run_directory(tmp_path, finished):
             assert listing(tmp_path) == before
         finally:
             first.send_signal(signal.SIGCONT)
-        assert first.communicate() == ("", "")
+        assert first.communicate(timeout=300) == ("", "")
     assert first.returncode == 0
     assert_refused(second, 1, f"in use by process {first.pid} on {socket.gethostname()} since ")
     assert contents(run_dir) == contents(finished.run_dir)

@@ -25,6 +25,7 @@ from tests.command import (
     environment,
     listing,
     start_amfast,
+    told,
     wait_for,
 )
 
@@ -207,7 +208,7 @@ def test_interrupt_keeps_what_is_finished(tmp_path):
     with start_amfast(*slow, "--outdir", "my runs", cwd=tmp_path) as process:
         wait_for(lambda: list(tmp_path.glob("my runs/*/trials/*.safetensors")))
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate()
+        said = told(process)
     assert process.returncode == 130, said
     assert "Traceback" not in said
     (run_dir,) = (tmp_path / "my runs").iterdir()

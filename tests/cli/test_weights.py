@@ -117,7 +117,7 @@ def test_interrupted_on_a_terminal_and_resumed(invoke, home, server, enter):  # 
     with subprocess.Popen(
         [sys.executable, "-c", COMMAND, url, "weights", "fetch", "toy"],
         cwd=REPOSITORY,
-        env={**environment(), "TERM": "xterm", "TTY_INTERACTIVE": "1"},
+        env={**environment(measured=False), "TERM": "xterm", "TTY_INTERACTIVE": "1"},
         stdout=subprocess.PIPE,
         stderr=end,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -132,7 +132,7 @@ def test_interrupted_on_a_terminal_and_resumed(invoke, home, server, enter):  # 
         with contextlib.suppress(OSError):  # the other end is closed
             while more := os.read(terminal, 4096):
                 shown += more
-        assert process.wait() == 130
+        assert process.wait(timeout=60) == 130
     go.set()
     assert "interrupted; 'amfast weights fetch toy' goes on from here" in shown.decode()
     assert part.stat().st_size == 32_768 and not (home / "toy.safetensors").exists()

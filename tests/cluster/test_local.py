@@ -12,7 +12,7 @@ from amfast.errors import UsageError
 from amfast.runs.session import Listener, execute, prepare
 from tests.cluster.faulty import serve
 from tests.cluster.processes import LONG, below
-from tests.command import amfast, assert_refused, contents, listing, start_amfast, wait_for
+from tests.command import amfast, assert_refused, contents, listing, start_amfast, told, wait_for
 
 LOCAL = (*LONG, "--executor", "local", "--devices", "cpu,cpu")
 
@@ -44,7 +44,7 @@ def test_a_killed_worker_costs_nothing_that_was_finished(tmp_path, usual):
         finished = len(list(one(tmp_path).glob("trials/*.safetensors")))
         for worker in workers(process):
             os.kill(worker, signal.SIGKILL)
-        _, said = process.communicate()
+        said = told(process)
     assert process.returncode == 0, said
     assert "is tried again: its process was killed by signal 9 (Killed)" in said
     assert 1 <= finished < 6
@@ -58,7 +58,7 @@ def test_interrupt(tmp_path, usual, times):
         started = workers(process)
         for _ in range(times):
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        _, said = process.communicate()
+        said = told(process)
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert len(started) == 2

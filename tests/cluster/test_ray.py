@@ -17,6 +17,7 @@ from tests.command import (
     environment,
     listing,
     start_amfast,
+    told,
     wait_for,
 )
 
@@ -40,7 +41,7 @@ def test_a_killed_worker_costs_nothing_that_was_finished(tmp_path, usual):
         wait_for(lambda: list(tmp_path.glob("runs/*/trials/*.safetensors")))
         (victim, *_) = below(process.pid, "ray::_stream")
         os.kill(victim, signal.SIGKILL)
-        _, said = process.communicate()
+        said = told(process)
     assert process.returncode == 0, said
     assert "is tried again" in said
     assert contents(one(tmp_path)) == contents(usual)
@@ -64,7 +65,7 @@ def test_a_lost_node(tmp_path, usual, monkeypatch):
             kept = "runs/*/under-way-*.safetensors"
             wait_for(lambda: len(list(tmp_path.glob(kept))) == 2 or process.poll() is not None)
             print("lose it", file=cluster.stdin, flush=True)
-            _, said = process.communicate()
+            said = told(process)
         monkeypatch.setenv("RAY_AUTH_TOKEN", "fedcba9876543210" * 4)
         refused = amfast(*options, "--outdir", "refused", cwd=tmp_path)
         cluster.stdin.close()

@@ -108,7 +108,9 @@ def test_two_processes_never_share_a_number(run, tmp_path, start_python):
         assert process.stdout.readline() == "ready\n"
     for process in processes:
         print(file=process.stdin, flush=True)
-    made = [Path(line) for process in processes for line in process.communicate()[0].split()]
+    made = [
+        Path(line) for process in processes for line in process.communicate(timeout=60)[0].split()
+    ]
     assert sorted(path.name[:4] for path in made) == [f"{n:04d}" for n in range(1, 41)]
     assert names(outdir) == sorted(path.name for path in made)
     assert all(RunDirectory.open(path).config.seed in (1, 2) for path in made)
