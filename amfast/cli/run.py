@@ -212,7 +212,8 @@ def run(
                 raise
             display.close()
             happened = f"the device failed and is lost to this process ({first_line(error)})"
-            complain(_how_to_resume(happened, display.run_dir))
+            hint = "with --executor local as well, a fresh process takes over by itself"
+            complain(f"{_how_to_resume(happened, display.run_dir)}; {hint}")
             raise typer.Exit(AmfastError.exit_code) from None
     directory = outcome.directory
     failed = outcome.summary["failed"]

@@ -83,7 +83,7 @@ def test_a_device_that_is_lost(monkeypatch, tmp_path, finished, invoke):
         done,
         1,
         r"the device failed and is lost to this process \(CUDA error: an illegal memory access was",
-        "; 1 finished trials are kept in .*; go on with: .* --resume",
+        "; 1 finished trials are kept in .*; go on with: .* --resume; with --executor local",
     )
     assert invoke(*SMALL, "--resume", "--quiet").returncode == 0
     (run_dir,) = (tmp_path / "runs").iterdir()

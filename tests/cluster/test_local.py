@@ -51,6 +51,19 @@ def test_a_killed_worker_costs_nothing_that_was_finished(tmp_path, usual):
     assert same(one(tmp_path), usual)
 
 
+def test_deterministic_trials_are_the_same_wherever_they_run(tmp_path):
+    """Six in one batch on all threads, and shards of four and two on a share of them."""
+    short = ("--steps", "10", "--deterministic", "--quiet")
+    for name, options in {
+        "here": (*LONG, "--batch-embeddings", "6"),
+        "there": (*LOCAL, "--trials-per-task", "4"),
+    }.items():
+        done = amfast(*options, *short, "--outdir", name, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    (here,), (there,) = (tmp_path / "here").iterdir(), (tmp_path / "there").iterdir()
+    assert contents(here) == contents(there)
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_interrupt(tmp_path, usual, times):
     with start_amfast(*LOCAL, cwd=tmp_path, start_new_session=True) as process:
