@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import matplotlib.font_manager  # noqa: F401  which looks for fonts once for every user
 import typer
 from hypothesis import strategies as st
 
@@ -46,7 +47,7 @@ _SOUND = {
     "amfast diagnose": "--images 4 --device cpu",
     "amfast evaluate": "run --images-per-class 4 --pairs 2 --device cpu",
     "amfast rank": "run",
-    "amfast plot": "run --device cpu",
+    "amfast plot": "run --figure steps --device cpu",
     "amfast reproduce": "collapse --steps 2 --latents 2 --images-per-class 4 --device cpu",
     "amfast export": "run --format npy --out exported",
     "amfast study make": "run --device cpu",
@@ -144,7 +145,7 @@ def _call(words: list[str], folder: Path) -> None:
     out = io.TextIOWrapper(io.BytesIO(), "utf-8", "strict")
     err = io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace")
     environment = {"HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-    caches = ("AMFAST_HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR")
+    caches = ("AMFAST_HOME", "TORCHINDUCTOR_CACHE_DIR")
     environment |= {name: str(folder / "home") for name in caches}
     with (
         _within(folder),
