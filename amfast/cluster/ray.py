@@ -112,13 +112,14 @@ class _Tasks:
         # that it has loaded, which Ray would not do by itself where tasks have GPUs.
         kind = ray.remote(num_gpus=gpus, num_cpus=cpus, max_retries=0, max_calls=0)
         self._task = kind(_stream)
-        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        rooms = [there.get("CPU", 0) / cpus, *([there.get("GPU", 0) / gpus] if gpus else [])]
-        self.together = int(min(rooms))
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        there = [(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes]
+        self.together = sum(int(min(c / cpus, g / gpus if gpus else c / cpus)) for c, g in there)
         if not self.together:
+            has = ", ".join(f"{c:g} and {g:g}" for c, g in sorted(set(there), reverse=True))
             raise RunError(
                 f"no node of the Ray cluster has room for a task of {cpus:g} cpus and {gpus:g} gpus"
-                f": it has {there.get('CPU', 0):g} and {there.get('GPU', 0):g} in all"
+                f": they have {has}"
             )
         self.description = f"Ray, {self.together} at a time"
         self._threads = max(1, int(cpus)) if device == "cpu" else None

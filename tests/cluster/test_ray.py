@@ -49,7 +49,10 @@ def test_a_killed_worker_costs_nothing_that_was_finished(tmp_path, usual):
 
 
 def test_a_lost_node(tmp_path, usual, monkeypatch):
-    """Of a cluster that asks for a token, as it listens to the network; then a wrong token."""
+    """Of a cluster that asks for a token, as it listens to the network.
+
+    Before that a task that fits into both nodes alone; after it a wrong token.
+    """
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
     with subprocess.Popen(
@@ -61,6 +64,7 @@ def test_a_lost_node(tmp_path, usual, monkeypatch):
     ) as cluster:
         options = (*RAY, "--gpus-per-task", "1", "--trials-per-task", "2")
         options = (*options, "--address", cluster.stdout.readline().strip())
+        too_large = amfast(*options, "--gpus-per-task", "2", "--outdir", "none", cwd=tmp_path)
         with start_amfast(*options, cwd=tmp_path) as process:
             kept = "runs/*/under-way-*.safetensors"
             wait_for(lambda: len(list(tmp_path.glob(kept))) == 2 or process.poll() is not None)
@@ -69,6 +73,8 @@ def test_a_lost_node(tmp_path, usual, monkeypatch):
         monkeypatch.setenv("RAY_AUTH_TOKEN", "fedcba9876543210" * 4)
         refused = amfast(*options, "--outdir", "refused", cwd=tmp_path)
         cluster.stdin.close()
+    assert too_large.returncode == 1
+    assert "room for a task of 1 cpus and 2 gpus: they have 1 and 1" in too_large.stderr
     assert process.returncode == 0, said
     assert "3 shards for Ray, 2 at a time" in said
     assert "is tried again" in said
