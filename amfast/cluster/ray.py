@@ -6,8 +6,10 @@ Ray is imported where it is used: it comes with the extra ``ray``.
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import queue
+import re
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +40,7 @@ class RayExecutor:
 
     Raises ``UsageError`` where Ray is not installed, or for an address that other machines reach
     while Ray's token authentication is off here: whoever reaches such a cluster can run code on it.
-    ``RunError`` where nothing answers.
+    ``UsageError`` too for an address of another form; ``RunError`` where nothing answers.
     """
 
     address: str | None = None
@@ -46,7 +48,7 @@ class RayExecutor:
     cpus: float = 1
 
     def __post_init__(self) -> None:
-        if not (self.cpus > 0 and (self.gpus is None or self.gpus >= 0)):
+        if not (0 < self.cpus < math.inf and (self.gpus is None or 0 <= self.gpus < math.inf)):
             raise UsageError(
                 f"a task with {self.cpus} cpus and {self.gpus} gpus: give --cpus-per-task above "
                 "and --gpus-per-task from 0"
@@ -57,6 +59,7 @@ class RayExecutor:
                 "works on the devices of this machine"
             )
         if self.address is not None:
+            _host_and_port(self.address)
             _refuse_open(self.address)
 
     @contextmanager
@@ -71,15 +74,32 @@ class RayExecutor:
         if self.address is None:
             quiet |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         try:
+            if listens := _host_and_port(self.address):
+                # Ray itself tries for minutes.
+                socket.create_connection(listens, timeout=10).close()
             context: Any = ray.init(self.address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise RunError(f"no Ray answers at {self.address}: {sentence(error)}") from None
+        except (OSError, ValueError, RuntimeError) as error:
+            at = self.address or "this machine"
+            raise RunError(f"no Ray answers at {at}: {sentence(error)}") from None
         try:
             if self.address is not None:
                 _refuse_open(context.address_info["gcs_address"])
             yield _Tasks(run, "cuda:0" if device == "cuda" else "cpu", gpus, self.cpus)
         finally:
             ray.shutdown()
+
+
+def _host_and_port(address: str | None) -> tuple[str, int] | None:
+    """None where an address names neither; ``UsageError`` for one that is none."""
+    if address is None or address == "auto":
+        return None
+    found = re.fullmatch(r"\[?([\w.:%-]+?)\]?:([0-9]{1,5})", address)
+    if found is None or not 0 < int(found[2]) < 65536:
+        raise UsageError(
+            f"--address {address!r}: give HOST:PORT of the cluster's first node, or auto on one of "
+            "its nodes"
+        )
+    return found[1], int(found[2])
 
 
 def _refuse_open(address: str) -> None:
@@ -94,7 +114,7 @@ def _refuse_open(address: str) -> None:
 
 
 def _is_loopback(address: str) -> bool:
-    host = address.rpartition("://")[2].rpartition(":")[0].strip("[]")
+    host, _ = _host_and_port(address) or ("", 0)
     try:
         found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
     except OSError:

@@ -94,6 +94,11 @@ def test_a_cluster_that_others_reach(tmp_path, invoke, monkeypatch):
     [
         (("--cpus-per-task", "0"), 2, "a task with 0.0 cpus and None gpus"),
         (("--gpus-per-task", "-1"), 2, "a task with 1.0 cpus and -1.0 gpus"),
+        (("--cpus-per-task", "inf"), 2, "a task with inf cpus and None gpus"),
+        (("--gpus-per-task", "nan"), 2, "a task with 1.0 cpus and nan gpus"),
+        (("--address", "nonsense"), 2, "--address 'nonsense': give HOST:PORT of the cluster's"),
+        (("--address", "http://127.0.0.1:9"), 2, "--address 'http://127.0.0.1:9': give HOST:PORT"),
+        (("--address", "127.0.0.1:99999"), 2, "--address '127.0.0.1:99999': give HOST:PORT"),
         (("--devices", "cpu"), 2, "--devices is for --executor local, and this is ray"),
     ],
 )
@@ -111,3 +116,6 @@ def test_no_room_and_nobody_there(tmp_path, invoke):
     answer = invoke(*RAY, "--cpus-per-task", "5000")
     assert "amfast: no node of the Ray cluster has room for a task of 5000 cpus" in answer.stderr
     assert answer.returncode == 1
+    nobody = invoke(*RAY, "--address", "127.0.0.1:1", "--outdir", "nobody")
+    assert "amfast: no Ray answers at 127.0.0.1:1: ConnectionRefusedError" in nobody.stderr
+    assert nobody.returncode == 1
