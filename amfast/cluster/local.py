@@ -7,6 +7,7 @@ import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -129,6 +130,7 @@ class _Process:
         spawning = multiprocessing.get_context("spawn")
         self.connection, theirs = spawning.Pipe()
         self._process = spawning.Process(target=_serve, args=(theirs,), daemon=True)
+        resource_tracker.ensure_running()  # with the first process, it would lift the block below
         # Ctrl-C reaches every process of a terminal; what becomes of these is ours to say.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:

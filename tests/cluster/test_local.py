@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +71,7 @@ def test_interrupt(tmp_path, usual, times):
     with start_amfast(*LOCAL, cwd=tmp_path, start_new_session=True) as process:
         wait_for(lambda: list(tmp_path.glob("runs/*/under-way*.safetensors")))
         started = workers(process)
+        assert all(map(is_deaf_to_interrupts, started))
         for _ in range(times):
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         said = told(process)
@@ -81,6 +84,11 @@ def test_interrupt(tmp_path, usual, times):
     assert done.returncode == 0, done.stderr
     assert "trials go on from step" in done.stderr
     assert same(one(tmp_path), usual)
+
+
+def is_deaf_to_interrupts(pid):
+    (blocked,) = re.findall(r"SigBlk:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(blocked, 16) >> (signal.SIGINT - 1) & 1)
 
 
 def is_alive(pid):
