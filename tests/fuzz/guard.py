@@ -22,7 +22,7 @@ for _encoding in ("utf-16-be", "utf-16-le", "utf-32-be", "utf-32-le"):
 
 #: Seconds for one input. Sound ones take milliseconds; a machine may be busy.
 SECONDS = 30.0
-#: Bytes of address space for one input, beyond what the process has.
+#: Bytes of address space for one input, beyond what the process has (freed or not).
 SPACE = 1 << 30
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
