@@ -185,10 +185,8 @@ ID = "0" * 32
 )
 def test_what_the_page_did_not_keep_is_a_new_start(visit: Visit, study: Study, stored: str) -> None:
     page = visit(study.page)
-    page.evaluate(
-        "([place, text]) => localStorage.setItem(place, text)",
-        [f"amfast-study-{study.key.study}", stored],
-    )
+    place = f"amfast-study-{study.key.study}"
+    page.add_init_script(f"localStorage.setItem({json.dumps(place)}, {json.dumps(stored)})")
     page.reload()
     begin(page)
     assert page.locator("#number").inner_text() == "Question 1 of 4" and pressed(page) == []
